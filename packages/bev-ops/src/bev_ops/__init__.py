@@ -1,1 +1,12 @@
-"""bev-ops."""
+"""Kernels of bird's-eye-view perception: lift-splat, voxel pooling, plane-sweep stereo.
+
+Shape shorthand: B batch, N cameras, C channels, G groups, D depth bins or hypotheses, H W cells of the
+reference view, h w cells of the source view, P points, Z Y X cells of the BEV grid.
+"""
+
+from bev_ops.lift_splat import lift_splat
+from bev_ops.plane_sweep import homography_warp, plane_sweep_correlation
+from bev_ops.voxel_pooling import voxel_pooling
+
+__all__ = ["homography_warp", "lift_splat", "plane_sweep_correlation", "voxel_pooling"]
+__version__ = "0.1.0"

@@ -1,0 +1,110 @@
+"""Checks of the repository, each in an environment of its own: `nox -l` lists them, `nox -s test` tests all.
+
+One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`; the cells that
+continuous integration runs: `nox -s test -t ci`. What follows `--` goes on to the tool (pytest, ruff, mypy).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+
+# package -> itself and what it declares of this repository; installed together from their sources
+PACKAGES = {
+    "bev-ops": ("bev-ops",),
+    "bev-data": ("bev-data",),
+    "bev-models": ("bev-ops", "bev-models"),
+    "bev-train": ("bev-ops", "bev-data", "bev-models", "bev-train"),
+}
+PYTHONS = ("3.10", "3.11", "3.12")
+# bev-data and bev-train end at 3.12 (see bev-data's pyproject.toml); bev-ops is tried on what comes next.
+OPS_PYTHONS = (*PYTHONS, "3.13")
+
+# Tools and sessions of all packages run on the interpreter that runs nox where the packages support it.
+RUNNING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+MAIN_PYTHON = RUNNING_PYTHON if RUNNING_PYTHON in PYTHONS else PYTHONS[-1]
+
+# uv makes environments of hard links into its cache: without it every cell would hold its own copy of torch.
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "test"]
+
+
+def _expose_pyenv_interpreters() -> None:
+    """Put pyenv's interpreters of the matrix on PATH: by itself pyenv answers with the selected one only."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [str(path) for minor in OPS_PYTHONS for path in sorted(versions.glob(f"{minor}.*/bin"))]
+    # `python3` must stay what it was: what is found goes behind the folder of the interpreter that runs nox.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *found, os.environ["PATH"]])
+
+
+_expose_pyenv_interpreters()
+
+
+def _cell(package: str, python: str, *, ci: bool) -> object:
+    return nox.param(python, package, id=f"{package}, {python}", tags=["ci"] if ci else [])
+
+
+def _cells() -> list[object]:
+    """Package x Python; tagged `ci` are every package on the main Python and bev-ops on every Python."""
+    cells = [_cell("bev-ops", python, ci=True) for python in OPS_PYTHONS]
+    for package in list(PACKAGES)[1:]:
+        cells += [_cell(package, python, ci=python == MAIN_PYTHON) for python in PYTHONS]
+    return [*cells, _cell("together", MAIN_PYTHON, ci=True)]
+
+
+def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> None:
+    """Install packages of this repository with what they declare, and tools beside them."""
+    folders = [str(ROOT / "packages" / package) for package in packages]
+    session.install("-c", str(ROOT / "constraints.txt"), *folders, *tools)
+
+
+@nox.session
+@nox.parametrize(("python", "package"), _cells())
+def test(session: nox.Session, package: str) -> None:
+    """Test one package beside nothing but what it declares; 'together' tests what crosses packages."""
+    if package == "together":
+        _install(session, tuple(PACKAGES), "pytest", "hypothesis")
+        folder = "contracts"
+    else:
+        _install(session, PACKAGES[package], "pytest", "hypothesis")
+        folder = package.removeprefix("bev-")
+    session.run("pytest", f"tests/{folder}", *session.posargs)
+
+
+@nox.session(python=MAIN_PYTHON)
+def lint(session: nox.Session) -> None:
+    """Check style, layout and the direction of imports."""
+    session.install("-c", str(ROOT / "constraints.txt"), "ruff", "import-linter")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    # import-linter reads sources; it needs to find the packages, not what they import.
+    sources = os.pathsep.join(str(ROOT / "packages" / name / "src") for name in PACKAGES)
+    session.run("lint-imports", env={"PYTHONPATH": sources})
+
+
+@nox.session(python=MAIN_PYTHON)
+def types(session: nox.Session) -> None:
+    """Check the types of the four packages, strictly."""
+    _install(session, tuple(PACKAGES), "mypy", "types-tqdm")
+    session.run("mypy", *(f"packages/{name}/src" for name in PACKAGES), *session.posargs)
+
+
+@nox.session(python=MAIN_PYTHON, reuse_venv=True)
+def quickstart(session: nox.Session) -> None:
+    """Render a world, train on it, score held-out scenes and draw them (about 15 minutes on two cores)."""
+    _install(session, tuple(PACKAGES))
+    session.run("bev-train", "quickstart", *session.posargs)
+
+
+@nox.session(python=MAIN_PYTHON, reuse_venv=True)
+def dev(session: nox.Session) -> None:
+    """Make an environment for work on the sources: the packages editable, and every tool."""
+    editable = [word for name in PACKAGES for word in ("-e", str(ROOT / "packages" / name))]
+    tools = ("pytest", "hypothesis", "ruff", "import-linter", "mypy", "types-tqdm")
+    session.install("-c", str(ROOT / "constraints.txt"), *editable, *tools)
+    session.log(f"Activate it: source {session.bin}/activate")

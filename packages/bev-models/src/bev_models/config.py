@@ -1,0 +1,214 @@
+"""Configuration of a detector: plain frozen values, with the published R50 model as defaults."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bev_models.grid import BEVGrid, DepthBins
+
+PUBLISHED_TASKS: tuple[tuple[str, ...], ...] = (
+    ("car",),
+    ("truck", "construction_vehicle"),
+    ("bus", "trailer"),
+    ("barrier",),
+    ("motorcycle", "bicycle"),
+    ("pedestrian", "traffic_cone"),
+)
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """Backbone and neck of the images.
+
+    Attributes:
+        depth: layers of the ResNet: 18, 34, 50, 101 or 152.
+        width: channels of its stem; ImageNet weights need 64.
+        frozen_stem: the first convolution and its batch norm do not train.
+        stride: pixels per cell of the feature map the depth net works on: 4, 8 or 16.
+        neck_channels: channels each of the four stages contributes to that map.
+    """
+
+    depth: int = 50
+    width: int = 64
+    frozen_stem: bool = True
+    stride: int = 16
+    neck_channels: int = 128
+
+
+@dataclass(frozen=True)
+class DepthNetConfig:
+    """The camera-aware depth net.
+
+    Attributes:
+        bins: depth bins; they also say where features are lifted to.
+        mid_channels: width of the net.
+        context_channels: channels of the lifted feature.
+        aggregation: refine depth times context by convolutions before the splat (the "da" experiments).
+    """
+
+    bins: DepthBins = field(default_factory=DepthBins)
+    mid_channels: int = 512
+    context_channels: int = 80
+    aggregation: bool = False
+
+
+@dataclass(frozen=True)
+class StereoConfig:
+    """Dynamic temporal stereo.
+
+    Attributes:
+        ranges: borders of the depth ranges in metres, first and last those of the depth bins; each range
+            has its own mean and spread.
+        iterations: EM iterations.
+        samples: depth candidates per iteration, odd.
+        sampling_range: how far candidates reach, in standard deviations.
+        groups: channel groups of the correlation.
+        min_sigma: least spread of the result, metres.
+    """
+
+    ranges: tuple[float, ...] = (2.0, 8.0, 16.0, 28.0, 58.0)
+    iterations: int = 3
+    samples: int = 3
+    sampling_range: float = 3.0
+    groups: int = 8
+    min_sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.ranges) < 2 or any(a >= b for a, b in zip(self.ranges, self.ranges[1:], strict=False)):
+            raise ValueError(f"stereo ranges must be at least two rising depths in metres, got {self.ranges}")
+        if self.samples < 1 or self.samples % 2 == 0:
+            raise ValueError(f"stereo samples must be odd, so that one is the mean, got {self.samples}")
+        if self.iterations < 1:
+            raise ValueError(f"stereo iterations must be at least 1, got {self.iterations}")
+
+
+@dataclass(frozen=True)
+class BEVEncoderConfig:
+    """Trunk and neck of the bird's-eye view.
+
+    Attributes:
+        grid: the BEV grid.
+        depth: layers of the ResNet whose first three stages form the trunk: 18 or 34.
+        channels: channels of its stem and first stage.
+        neck_channels: channels each of the four scales contributes.
+    """
+
+    grid: BEVGrid = field(default_factory=BEVGrid)
+    depth: int = 18
+    channels: int = 160
+    neck_channels: int = 64
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Centre head and how its maps become boxes.
+
+    Attributes:
+        tasks: classes, grouped; labels count through the groups in this order.
+        channels: channels of the shared convolution.
+        heatmap_prior: probability the heatmaps start from; null starts them near one half, as published.
+        score_threshold: boxes must score more.
+        nms_scale: per task, share of the two boxes' extents within which the weaker box is suppressed.
+        max_candidates: best cells considered per class and task.
+        max_boxes: boxes kept per task.
+        center_range: largest |x|, |y|, |z| of a box centre, metres.
+    """
+
+    tasks: tuple[tuple[str, ...], ...] = PUBLISHED_TASKS
+    channels: int = 64
+    heatmap_prior: float | None = 0.1
+    score_threshold: float = 0.1
+    nms_scale: tuple[float, ...] = (0.6, 0.4, 0.4, 0.7, 0.8, 0.9)
+    max_candidates: int = 500
+    max_boxes: int = 83
+    center_range: tuple[float, float, float] = (61.2, 61.2, 10.0)
+
+    def __post_init__(self) -> None:
+        if not self.tasks or any(not task for task in self.tasks):
+            raise ValueError(f"head tasks must be non-empty groups of class names, got {self.tasks}")
+        names = [name for task in self.tasks for name in task]
+        if len(set(names)) != len(names):
+            raise ValueError(f"head tasks must name each class once, got {names}")
+        if len(self.nms_scale) != len(self.tasks):
+            raise ValueError(
+                f"head nms_scale must have one value per task ({len(self.tasks)}), got {self.nms_scale}"
+            )
+        if self.heatmap_prior is not None and not 0 < self.heatmap_prior < 1:
+            raise ValueError(f"head heatmap_prior must lie between 0 and 1, got {self.heatmap_prior}")
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """Where the published weights were trained with something other than the right behaviour.
+
+    The defaults are right; `PUBLISHED_QUIRKS` is what the published weights need.
+
+    Attributes:
+        rounding: of BEV cell indices: "floor", or "trunc" toward zero, which folds points up to one cell
+            below the grid into its first cell.
+        behind: what stereo sees behind a camera: "zero", or the "corner" feature.
+        cells: feature cell -> pixel: "centers", where cell j covers pixels [j*s, (j+1)*s), or "corners",
+            where first and last cell lie on the first and last pixel.
+        mask_stride: cells of the mask warp count in strides of "own" map, or of the "stereo" map, which
+            reads only the top-left quarter.
+        color: order of the planes the network sees, "rgb", or "bgr" with the statistics of RGB.
+        box_height: z of decoded boxes is the "center", or the "bottom" of the box.
+        batch_ranges: whether stereo treats all depth ranges in one pass in training too, which shares
+            their batch statistics; evaluation does so in any case, with the same numbers.
+    """
+
+    rounding: Literal["floor", "trunc"] = "floor"
+    behind: Literal["zero", "corner"] = "zero"
+    cells: Literal["centers", "corners"] = "centers"
+    mask_stride: Literal["own", "stereo"] = "own"
+    color: Literal["rgb", "bgr"] = "rgb"
+    box_height: Literal["center", "bottom"] = "center"
+    batch_ranges: bool = True
+
+
+PUBLISHED_QUIRKS = Quirks(
+    rounding="trunc",
+    behind="corner",
+    cells="corners",
+    mask_stride="stereo",
+    color="bgr",
+    box_height="bottom",
+    batch_ranges=False,
+)
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A BEVStereo detector; with `stereo` null it is BEVDepth.
+
+    Attributes:
+        frames: key frame and history, at least 2 with stereo.
+        image: backbone and neck.
+        depth_net: depth bins and net.
+        stereo: dynamic temporal stereo, or null for monocular depth.
+        bev: grid and encoder.
+        head: classes, centre head and decoding.
+        quirks: "published" for published weights, or single options.
+    """
+
+    frames: int = 2
+    image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    depth_net: DepthNetConfig = field(default_factory=DepthNetConfig)
+    stereo: StereoConfig | None = field(default_factory=StereoConfig)
+    bev: BEVEncoderConfig = field(default_factory=BEVEncoderConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    quirks: Quirks | Literal["published"] = field(default_factory=Quirks)
+
+    def __post_init__(self) -> None:
+        if self.frames < (2 if self.stereo else 1):
+            raise ValueError(
+                f"frames must be at least {'2 with stereo (set stereo to null for one)' if self.stereo else 1}, "
+                f"got {self.frames}"
+            )
+        if self.stereo:
+            bins = self.depth_net.bins
+            borders = [bins.index(border) for border in self.stereo.ranges]
+            if borders[0] != 0 or borders[-1] != bins.count:
+                raise ValueError(
+                    f"stereo ranges must reach from {bins.start} m to {bins.stop} m as the depth bins do, "
+                    f"got {self.stereo.ranges}"
+                )

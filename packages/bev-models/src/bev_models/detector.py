@@ -1,0 +1,244 @@
+"""The detector: the one place where its parts are put together.
+
+Shape shorthand: b batch, t frames, n cameras, d depth bins, c channels; H W input pixels, h w feature cells,
+sh sw stereo cells, y x BEV cells.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from bev_models.backbones import ResNet
+from bev_models.bev_encoder import BEVEncoder
+from bev_models.box_coder import BoxCoder, Detections
+from bev_models.cameras import Cameras, camera_vector, lift_projection, sweep_projection
+from bev_models.center_head import CenterHead, TaskMaps
+from bev_models.config import PUBLISHED_QUIRKS, DetectorConfig, Quirks
+from bev_models.depth_net import DepthNet, DepthNetOutput
+from bev_models.necks import MultiScaleNeck
+from bev_models.stereo import DynamicStereo, StereoSource
+from bev_models.view_transform import LiftSplat
+
+# Stride of the backbone's first stage, whose features stereo compares.
+_STEREO_STRIDE = 4
+
+# Mean and standard deviation of ImageNet's red, green and blue, 0 to 255.
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+
+class Predictions(NamedTuple):
+    """What the detector says of a batch.
+
+    Attributes:
+        tasks: maps of the centre head.
+        depth_probs: depth distribution of the key frame.
+    """
+
+    tasks: list[TaskMaps]
+    depth_probs: Float[Tensor, "b n d h w"]
+
+
+class Frame(NamedTuple):
+    """What the image encoder and the depth net make of one frame; cameras folded into the batch axis."""
+
+    stereo_features: Float[Tensor, "bn c sh sw"]
+    depth: DepthNetOutput
+
+
+class Detector(nn.Module):
+    """BEVStereo; without stereo, BEVDepth.
+
+    Attributes:
+        config: what it was built from.
+        class_names: what labels index.
+
+    Source: Li et al., BEVStereo (AAAI 2023), figure 2.
+    """
+
+    mean: Tensor
+    std: Tensor
+    depth_centers: Tensor
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quirks = resolve_quirks(config.quirks)
+        self.class_names = tuple(name for task in config.head.tasks for name in task)
+        image, depth_net, bev, head = config.image, config.depth_net, config.bev, config.head
+        bins = depth_net.bins
+        upsampling = image.stride // _STEREO_STRIDE
+        if image.stride not in (4, 8, 16):
+            raise ValueError(f"image stride must be 4, 8 or 16, got {image.stride}")
+        if any(cells % 8 for cells in bev.grid.shape[1:]):
+            raise ValueError(
+                f"the BEV grid must have multiples of 8 cells along x and y, got {bev.grid.shape}"
+            )
+
+        self.image_backbone = ResNet(image.depth, width=image.width, frozen_stem=image.frozen_stem)
+        self.image_neck = MultiScaleNeck(
+            self.image_backbone.channels, self.image_backbone.strides, image.neck_channels, image.stride
+        )
+        self.depth_net = DepthNet(
+            self.image_neck.out_channels,
+            depth_net.mid_channels,
+            depth_net.context_channels,
+            bins.count,
+            ranges=len(config.stereo.ranges) - 1 if config.stereo else 0,
+            upsampling=upsampling,
+        )
+        self.stereo = None
+        if config.stereo:
+            if self.image_backbone.channels[0] % config.stereo.groups:
+                raise ValueError(
+                    f"stereo groups must divide the {self.image_backbone.channels[0]} channels of the first "
+                    f"stage, got {config.stereo.groups}"
+                )
+            self.stereo = DynamicStereo(
+                bins,
+                config.stereo.ranges,
+                config.stereo.iterations,
+                config.stereo.samples,
+                config.stereo.sampling_range,
+                config.stereo.groups,
+                config.stereo.min_sigma,
+                upsampling,
+                self.quirks.behind,
+                self.quirks.batch_ranges,
+            )
+        self.view_transform = LiftSplat(
+            bev.grid, bins, depth_net.context_channels, depth_net.aggregation, self.quirks.rounding
+        )
+        self.bev_encoder = BEVEncoder(
+            config.frames * depth_net.context_channels, bev.channels, bev.neck_channels, bev.depth
+        )
+        self.head = CenterHead(
+            self.bev_encoder.out_channels,
+            [len(task) for task in head.tasks],
+            head.channels,
+            head.heatmap_prior,
+        )
+        self.box_coder = BoxCoder(bev.grid, head, self.quirks.box_height)
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+        self.register_buffer("depth_centers", bins.centers()[:, None, None], persistent=False)
+
+    def normalize(self, images: UInt8[Tensor, "*batch 3 H W"]) -> Float[Tensor, "*batch 3 H W"]:
+        """RGB bytes -> what the backbone expects."""
+        planes = images.flip(-3) if self.quirks.color == "bgr" else images
+        return (planes.to(self.mean.dtype) - self.mean) / self.std
+
+    def forward(self, images: Float[Tensor, "b t n 3 H W"], cameras: Cameras) -> Predictions:
+        """Detect.
+
+        Only the key frame is trained: the frames before it are seen without gradient.
+
+        Args:
+            images: normalised (`normalize`); H and W multiples of 32.
+            cameras: matrices of the same frames and cameras.
+
+        Raises:
+            ValueError: if images and cameras do not belong together, or do not fit the configuration.
+        """
+        self._check(images, cameras)
+        frames = range(self.config.frames)
+        camera = camera_vector(cameras)
+        seen = [self._see(images[:, t], camera, with_gradient=t == 0) for t in frames]
+        bevs, key_probs = [], None
+        for t in frames:
+            with nullcontext() if t == 0 else torch.no_grad():
+                probs = self._depth_probs(t, seen, cameras, images.shape[-2:])
+                probs = probs.unflatten(0, images.shape[0:3:2])
+                context = seen[t].depth.context.unflatten(0, images.shape[0:3:2])
+                size = (probs.shape[-2], probs.shape[-1])
+                projection = lift_projection(
+                    cameras, t, tuple(images.shape[-2:]), size, self.config.bev.grid, self.quirks.cells
+                )
+                bevs.append(self.view_transform(probs, context, projection))
+            key_probs = probs if key_probs is None else key_probs
+        bev = torch.cat(bevs, dim=1)
+        with torch.autocast(bev.device.type, enabled=False):
+            tasks = self.head(self.bev_encoder(bev))
+        return Predictions(tasks, key_probs)
+
+    def decode(self, predictions: Predictions) -> list[Detections]:
+        """Boxes of every sample, in augmented keyego."""
+        return self.box_coder.decode(predictions.tasks)
+
+    def expected_depth(self, depth_probs: Float[Tensor, "*batch d h w"]) -> Float[Tensor, "*batch h w"]:
+        """Mean of the depth distribution, metres."""
+        return (depth_probs * self.depth_centers).sum(-3)
+
+    def _see(self, images: Tensor, camera: Tensor, with_gradient: bool) -> Frame:
+        """Encode one frame's images, [b,n,3,H,W], and ask the depth net."""
+        with nullcontext() if with_gradient else torch.no_grad():
+            maps = self.image_backbone(images.flatten(0, 1))
+            depth = self.depth_net(self.image_neck(maps), camera)
+        return Frame(maps[0].detach(), depth)
+
+    def _depth_probs(
+        self, reference: int, seen: Sequence[Frame], cameras: Cameras, image_size: torch.Size
+    ) -> Float[Tensor, "bn d h w"]:
+        """Depth distribution of one frame: monocular logits, plus stereo against all other frames."""
+        frame = seen[reference]
+        logits = frame.depth.logits
+        if self.stereo is None:
+            return logits.softmax(dim=1)
+        size, stereo_size = tuple(logits.shape[-2:]), tuple(frame.stereo_features.shape[-2:])
+        mask_stride = _STEREO_STRIDE if self.quirks.mask_stride == "stereo" else None
+        stereo_stride = _STEREO_STRIDE if self.quirks.mask_stride == "stereo" else None
+        sources = [
+            StereoSource(
+                seen[t].stereo_features,
+                seen[t].depth.logits,
+                sweep_projection(
+                    cameras, reference, t, tuple(image_size), stereo_size, self.quirks.cells, stereo_stride
+                ),
+                sweep_projection(
+                    cameras, reference, t, tuple(image_size), size, self.quirks.cells, mask_stride
+                ),
+            )
+            for t in range(len(seen))
+            if t != reference
+        ]
+        found = self.stereo(frame.depth, frame.stereo_features, sources)
+        return (logits + found.logits.float() * found.mask).softmax(dim=1)
+
+    def _check(self, images: Tensor, cameras: Cameras) -> None:
+        """Hold the input against the configuration."""
+        if images.dim() != 6 or images.shape[3] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images must be normalised floats [b, t, n, 3, H, W], got {list(images.shape)} {images.dtype}"
+            )
+        b, t, n, _, height, width = images.shape
+        if t != self.config.frames:
+            raise ValueError(f"images must have {self.config.frames} frames as configured, got {t}")
+        if height % 32 or width % 32:
+            raise ValueError(f"image height and width must be multiples of 32, got {height} x {width}")
+        for name, matrix, shape in (
+            ("sensor2keyego", cameras.sensor2keyego, (b, t, n, 4, 4)),
+            ("key2sensor", cameras.key2sensor, (b, t, n, 4, 4)),
+            ("intrinsics", cameras.intrinsics, (b, t, n, 3, 3)),
+            ("image_aug", cameras.image_aug, (b, t, n, 3, 3)),
+            ("bev_aug", cameras.bev_aug, (b, 4, 4)),
+        ):
+            if tuple(matrix.shape) != shape:
+                raise ValueError(f"cameras.{name} must have shape {list(shape)}, got {list(matrix.shape)}")
+
+
+def resolve_quirks(quirks: Quirks | Literal["published"]) -> Quirks:
+    """The options that `DetectorConfig.quirks` stands for."""
+    return PUBLISHED_QUIRKS if isinstance(quirks, str) else quirks
+
+
+def build_detector(config: DetectorConfig | None = None) -> Detector:
+    """Build a detector with fresh weights; without a config, the published R50 model's shape.
+
+    Raises:
+        ValueError: if parts of the configuration do not fit each other.
+    """
+    return Detector(config or DetectorConfig())

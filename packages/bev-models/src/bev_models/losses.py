@@ -1,0 +1,134 @@
+"""What the detector is trained on: heatmaps, boxes, depth."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from bev_models.center_head import TaskMaps
+from bev_models.config import DetectorConfig
+from bev_models.detector import Predictions, resolve_quirks
+from bev_models.grid import DepthBins
+from bev_models.targets import TaskTargets, center_targets
+
+
+class DetectionLoss(nn.Module):
+    """Sum of a focal loss on heatmaps, an L1 loss on boxes, and a cross entropy on depth.
+
+    Source: CenterPoint (CVPR 2021), section 4; BEVDepth (AAAI 2023), section 3.1 for the depth term.
+    """
+
+    def __init__(self, config: DetectorConfig, box_weight: float = 0.25, depth_weight: float = 3.0) -> None:
+        """Build the loss.
+
+        Args:
+            config: of the detector: classes, grid and bins.
+            box_weight: of the L1 term.
+            depth_weight: of the depth term.
+        """
+        super().__init__()
+        self.tasks = [len(task) for task in config.head.tasks]
+        self.grid = config.bev.grid
+        self.bins = config.depth_net.bins
+        self.rounding = resolve_quirks(config.quirks).rounding
+        self.box_weight = box_weight
+        self.depth_weight = depth_weight
+
+    def forward(
+        self,
+        predictions: Predictions,
+        boxes: Sequence[Float[Tensor, "_m 9"]],
+        labels: Sequence[Int64[Tensor, "_m"]],
+        lidar_depth: Float[Tensor, "b n H W"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted terms "heatmap", "boxes" and, with lidar, "depth"; the total is their sum.
+
+        Args:
+            predictions: of the detector.
+            boxes: per sample, in augmented keyego; unknown (NaN) entries do not count.
+            labels: per sample.
+            lidar_depth: metres in input pixels of the key frame, 0 where unknown.
+        """
+        with torch.autocast(predictions.depth_probs.device.type, enabled=False):
+            targets = center_targets(boxes, labels, self.tasks, self.grid, self.rounding)
+            pairs = list(zip(predictions.tasks, targets, strict=True))
+            losses = {
+                "heatmap": torch.stack(
+                    [heatmap_loss(maps.heatmap, target.heatmap) for maps, target in pairs]
+                ).sum(),
+                "boxes": self.box_weight
+                * torch.stack([box_loss(maps, target) for maps, target in pairs]).sum(),
+            }
+            if lidar_depth is not None:
+                losses["depth"] = self.depth_weight * depth_loss(
+                    predictions.depth_probs, lidar_depth, self.bins
+                )
+        return losses
+
+
+def heatmap_loss(logits: Float[Tensor, "b k y x"], target: Float[Tensor, "b k y x"]) -> Float[Tensor, ""]:
+    """Gaussian focal loss per box centre.
+
+    Source: Law and Deng, CornerNet (ECCV 2018), equation 1, alpha 2, beta 4.
+    """
+    probs = logits.float().sigmoid().clamp(1e-4, 1 - 1e-4)
+    centers = target.eq(1)
+    hit = -(probs + 1e-12).log() * (1 - probs) ** 2
+    miss = -(1 - probs + 1e-12).log() * probs**2 * (1 - target) ** 4
+    return torch.where(centers, hit, miss).sum() / _mean_over_ranks(centers.sum()).clamp(min=1)
+
+
+def box_loss(maps: TaskMaps, target: TaskTargets) -> Float[Tensor, ""]:
+    """L1 distance at the centre cells per box; unknown (NaN) targets do not count."""
+    predicted = torch.cat([x.float() for x in maps[1:]], dim=1).flatten(2)
+    predicted = predicted[target.sample, :, target.cell]
+    known = ~target.boxes.isnan()
+    error = (predicted - target.boxes.nan_to_num()).abs() * known
+    count = torch.tensor(float(len(target.boxes)), device=error.device)
+    return error.sum() / _mean_over_ranks(count).clamp(min=1e-4)
+
+
+def depth_loss(
+    depth_probs: Float[Tensor, "b n d h w"], lidar_depth: Float[Tensor, "b n H W"], bins: DepthBins
+) -> Float[Tensor, ""]:
+    """Binary cross entropy of the depth distribution with the one-hot lidar bin, per cell with lidar.
+
+    Source: Li et al., BEVDepth (AAAI 2023), section 3.1.
+    """
+    index, known = depth_bin_of_cells(lidar_depth, depth_probs.shape[-2:], bins)
+    probs = depth_probs.float().permute(0, 1, 3, 4, 2)[known]
+    one_hot = F.one_hot(index[known], bins.count).to(probs)
+    return F.binary_cross_entropy(probs, one_hot, reduction="sum") / known.sum().clamp(min=1)
+
+
+def nearest_depth_of_cells(
+    lidar_depth: Float[Tensor, "b n H W"], size: tuple[int, int]
+) -> Float[Tensor, "b n h w"]:
+    """Smallest lidar depth within each feature cell, metres; infinity where there is none."""
+    stride = lidar_depth.shape[-2] // size[0], lidar_depth.shape[-1] // size[1]
+    depth = torch.where(lidar_depth > 0, lidar_depth, torch.inf)
+    return -F.max_pool2d(-depth, stride)
+
+
+def depth_bin_of_cells(
+    lidar_depth: Float[Tensor, "b n H W"], size: tuple[int, int], bins: DepthBins
+) -> tuple[Int64[Tensor, "b n h w"], Bool[Tensor, "b n h w"]]:
+    """Bin of the nearest lidar point in each feature cell, and whether there is one within the bins."""
+    nearest = nearest_depth_of_cells(lidar_depth, size)
+    # One-based, so that truncation toward zero cannot lift depths before the first bin into it.
+    index = ((nearest - (bins.start - bins.step)) / bins.step).clamp(-1, bins.count + 1).long()
+    known = (index >= 1) & (index <= bins.count)
+    return (index - 1).clamp(0, bins.count - 1), known
+
+
+def _mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean over the processes of a distributed training, the value itself without one."""
+    value = value.detach().float()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value = value / dist.get_world_size()
+    return value

@@ -29,6 +29,9 @@ MAIN_PYTHON = RUNNING_PYTHON if RUNNING_PYTHON in PYTHONS else PYTHONS[-1]
 
 # uv makes environments of hard links into its cache: without it every cell would hold its own copy of torch.
 nox.options.default_venv_backend = "uv|virtualenv"
+# Where a network has its own certificate, pip finds it in the system's store; uv looks there when told.
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+# Interpreters are the machine's own; one that is missing is skipped with a word.
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "test"]

@@ -1,6 +1,6 @@
 """Layers that several modules share."""
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 __all__ = ["BasicBlock", "ConvBlock"]
@@ -27,7 +27,3 @@ class ConvBlock(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the three layers, [b,c,h,w] -> [b,c',h',w']."""
-        return super().forward(x)  # type: ignore[no-any-return]

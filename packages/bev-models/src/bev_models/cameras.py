@@ -1,8 +1,8 @@
 """Camera matrices of a batch, and how they fold into the 3x4 matrices the kernels take.
 
-A feature cell (j, i) at depth z is seen at ``projection @ (j*z, i*z, z, 1)``, in BEV cells for the lift and in
-homogeneous source cells for stereo: feature grid, image augmentation, intrinsics, poses and target grid are one
-product, taken in float64 and rounded once.
+A feature cell (j, i) at depth z is seen at ``projection @ (j*z, i*z, z, 1)``, in BEV cells for the lift and
+in homogeneous source cells for stereo: feature grid, image augmentation, intrinsics, poses and target grid
+are one product, taken in float64 and rounded once.
 """
 
 from typing import Literal, NamedTuple
@@ -158,4 +158,5 @@ def _double(matrix: Tensor) -> Tensor:
 
 def _inverse(matrix: Tensor) -> Tensor:
     """Batched inverse without a synchronisation; singular matrices give non-finite entries."""
-    return torch.linalg.inv_ex(matrix).inverse
+    inverse: Tensor = torch.linalg.inv_ex(matrix).inverse
+    return inverse

@@ -1,9 +1,9 @@
 """Published BEVStereo checkpoints: their parameter names and ours."""
 
 import re
+from collections.abc import Callable
 
-# Published name (without the leading "model.") -> ours, first match wins. Names of the same kind of layer inside
-# a block follow in _BLOCKS.
+# Published prefix (without the leading "model.") -> ours, first match wins.
 _MODULES: tuple[tuple[str, str], ...] = (
     (r"^backbone\.img_backbone\.", "image_backbone."),
     (r"^backbone\.img_neck\.deblocks\.", "image_neck.branches."),
@@ -27,7 +27,8 @@ _MODULES: tuple[tuple[str, str], ...] = (
     (r"^head\.shared_conv\.", "head.shared."),
     (r"^head\.task_heads\.", "head.tasks."),
 )
-_BLOCKS: tuple[tuple[str, str], ...] = (
+# What follows the prefix: layers inside blocks, all that match.
+_BLOCKS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(depth_features\.2)\.global_avg_pool\.([12])\.", lambda m: f"{m[1]}.pooled.1.{int(m[2]) - 1}."),
     (r"(depth_features\.2)\.aspp(\d)\.", lambda m: f"{m[1]}.branches.{int(m[2]) - 1}."),
     (r"(depth_features\.2)\.conv1\.", r"\1.project.0."),
@@ -39,7 +40,7 @@ _BLOCKS: tuple[tuple[str, str], ...] = (
     (r"(tasks\.\d+)\.dim\.", r"\1.size."),
     (r"(tasks\.\d+)\.rot\.", r"\1.rotation."),
     (r"(tasks\.\d+)\.vel\.", r"\1.velocity."),
-)  # type: ignore[assignment]
+)
 
 # Buffers of the published model that follow from its configuration.
 _DERIVED = frozenset(
@@ -66,6 +67,6 @@ def published_to_ours(key: str) -> str | None:
             break
     else:
         raise ValueError(f"not a parameter of a published BEVStereo checkpoint: {key}")
-    for pattern, replacement in _BLOCKS:
-        name = re.sub(pattern, replacement, name)
+    for pattern, block in _BLOCKS:
+        name = re.sub(pattern, block, name)
     return name

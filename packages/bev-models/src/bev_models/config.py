@@ -200,10 +200,8 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         if self.frames < (2 if self.stereo else 1):
-            raise ValueError(
-                f"frames must be at least {'2 with stereo (set stereo to null for one)' if self.stereo else 1}, "
-                f"got {self.frames}"
-            )
+            least = "2 with stereo (set stereo to null for one)" if self.stereo else "1"
+            raise ValueError(f"frames must be at least {least}, got {self.frames}")
         if self.stereo:
             bins = self.depth_net.bins
             borders = [bins.index(border) for border in self.stereo.ranges]

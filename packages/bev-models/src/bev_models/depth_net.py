@@ -82,7 +82,8 @@ class ASPP(nn.Module):
         """Gather context at several dilations and from the whole image."""
         pooled = self.pooled(x).expand(-1, -1, *x.shape[-2:])
         maps = [branch(x) for branch in self.branches]
-        return self.dropout(self.project(torch.cat([*maps, pooled], dim=1)))
+        fused: Tensor = self.dropout(self.project(torch.cat([*maps, pooled], dim=1)))
+        return fused
 
 
 class DeformableConv(nn.Module):
@@ -103,7 +104,8 @@ class DeformableConv(nn.Module):
         """Convolve at learned offsets (y before x for each tap), in float32: the kernel has no bfloat16."""
         offset = self.offset(x)
         with torch.autocast(x.device.type, enabled=False):
-            return deform_conv2d(x.float(), offset.float(), self.weight.float(), padding=1)  # type: ignore[no-any-return]
+            convolved: Tensor = deform_conv2d(x.float(), offset.float(), self.weight.float(), padding=1)
+        return convolved
 
 
 class DepthNet(nn.Module):

@@ -20,7 +20,7 @@ from bev_models.center_head import CenterHead, TaskMaps
 from bev_models.config import PUBLISHED_QUIRKS, DetectorConfig, Quirks
 from bev_models.depth_net import DepthNet, DepthNetOutput
 from bev_models.necks import MultiScaleNeck
-from bev_models.stereo import DynamicStereo, StereoSource
+from bev_models.stereo import DynamicStereo, StereoDepth, StereoSource
 from bev_models.view_transform import LiftSplat
 
 # Stride of the backbone's first stage, whose features stereo compares.
@@ -145,25 +145,14 @@ class Detector(nn.Module):
             ValueError: if images and cameras do not belong together, or do not fit the configuration.
         """
         self._check(images, cameras)
-        frames = range(self.config.frames)
         camera = camera_vector(cameras)
-        seen = [self._see(images[:, t], camera, with_gradient=t == 0) for t in frames]
-        bevs, key_probs = [], None
-        for t in frames:
-            with nullcontext() if t == 0 else torch.no_grad():
-                probs = self._depth_probs(t, seen, cameras, images.shape[-2:])
-                probs = probs.unflatten(0, images.shape[0:3:2])
-                context = seen[t].depth.context.unflatten(0, images.shape[0:3:2])
-                size = (probs.shape[-2], probs.shape[-1])
-                projection = lift_projection(
-                    cameras, t, tuple(images.shape[-2:]), size, self.config.bev.grid, self.quirks.cells
-                )
-                bevs.append(self.view_transform(probs, context, projection))
-            key_probs = probs if key_probs is None else key_probs
-        bev = torch.cat(bevs, dim=1)
+        frames = [self._see(images[:, t], camera, with_gradient=t == 0) for t in range(self.config.frames)]
+        image_size = (images.shape[-2], images.shape[-1])
+        lifted = [self._lift(t, frames, cameras, image_size) for t in range(self.config.frames)]
+        bev = torch.cat([bev for bev, _ in lifted], dim=1)
         with torch.autocast(bev.device.type, enabled=False):
             tasks = self.head(self.bev_encoder(bev))
-        return Predictions(tasks, key_probs)
+        return Predictions(tasks, depth_probs=lifted[0][1])
 
     def decode(self, predictions: Predictions) -> list[Detections]:
         """Boxes of every sample, in augmented keyego."""
@@ -180,39 +169,52 @@ class Detector(nn.Module):
             depth = self.depth_net(self.image_neck(maps), camera)
         return Frame(maps[0].detach(), depth)
 
+    def _lift(
+        self, t: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b n d h w"]]:
+        """BEV map and depth distribution of frame t; with gradient for the key frame only."""
+        with nullcontext() if t == 0 else torch.no_grad():
+            probs = self._depth_probs(t, frames, cameras, image_size)
+            size = (probs.shape[-2], probs.shape[-1])
+            projection = lift_projection(
+                cameras, t, image_size, size, self.config.bev.grid, self.quirks.cells
+            )
+            rig = projection.shape[:2]
+            probs = probs.view(*rig, *probs.shape[1:])
+            context = frames[t].depth.context
+            return self.view_transform(probs, context.view(*rig, *context.shape[1:]), projection), probs
+
     def _depth_probs(
-        self, reference: int, seen: Sequence[Frame], cameras: Cameras, image_size: torch.Size
+        self, reference: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]
     ) -> Float[Tensor, "bn d h w"]:
         """Depth distribution of one frame: monocular logits, plus stereo against all other frames."""
-        frame = seen[reference]
+        frame = frames[reference]
         logits = frame.depth.logits
         if self.stereo is None:
             return logits.softmax(dim=1)
-        size, stereo_size = tuple(logits.shape[-2:]), tuple(frame.stereo_features.shape[-2:])
+        size = (logits.shape[-2], logits.shape[-1])
+        stereo_size = (frame.stereo_features.shape[-2], frame.stereo_features.shape[-1])
         mask_stride = _STEREO_STRIDE if self.quirks.mask_stride == "stereo" else None
-        stereo_stride = _STEREO_STRIDE if self.quirks.mask_stride == "stereo" else None
+        cells = self.quirks.cells
         sources = [
             StereoSource(
-                seen[t].stereo_features,
-                seen[t].depth.logits,
-                sweep_projection(
-                    cameras, reference, t, tuple(image_size), stereo_size, self.quirks.cells, stereo_stride
-                ),
-                sweep_projection(
-                    cameras, reference, t, tuple(image_size), size, self.quirks.cells, mask_stride
-                ),
+                frames[t].stereo_features,
+                frames[t].depth.logits,
+                sweep_projection(cameras, reference, t, image_size, stereo_size, cells),
+                sweep_projection(cameras, reference, t, image_size, size, cells, mask_stride),
             )
-            for t in range(len(seen))
+            for t in range(len(frames))
             if t != reference
         ]
-        found = self.stereo(frame.depth, frame.stereo_features, sources)
+        found: StereoDepth = self.stereo(frame.depth, frame.stereo_features, sources)
         return (logits + found.logits.float() * found.mask).softmax(dim=1)
 
     def _check(self, images: Tensor, cameras: Cameras) -> None:
         """Hold the input against the configuration."""
         if images.dim() != 6 or images.shape[3] != 3 or not images.is_floating_point():
             raise ValueError(
-                f"images must be normalised floats [b, t, n, 3, H, W], got {list(images.shape)} {images.dtype}"
+                f"images must be normalised floats [b, t, n, 3, H, W], "
+                f"got {list(images.shape)} {images.dtype}"
             )
         b, t, n, _, height, width = images.shape
         if t != self.config.frames:

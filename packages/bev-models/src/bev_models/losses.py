@@ -98,7 +98,7 @@ def depth_loss(
 
     Source: Li et al., BEVDepth (AAAI 2023), section 3.1.
     """
-    index, known = depth_bin_of_cells(lidar_depth, depth_probs.shape[-2:], bins)
+    index, known = depth_bin_of_cells(lidar_depth, (depth_probs.shape[-2], depth_probs.shape[-1]), bins)
     probs = depth_probs.float().permute(0, 1, 3, 4, 2)[known]
     one_hot = F.one_hot(index[known], bins.count).to(probs)
     return F.binary_cross_entropy(probs, one_hot, reduction="sum") / known.sum().clamp(min=1)

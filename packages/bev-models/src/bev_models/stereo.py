@@ -63,11 +63,12 @@ def candidate_offsets(samples: int, sampling_range: float) -> Float[Tensor, "k"]
     The probability mass of a normal distribution within +-`sampling_range` is split into equal parts; a
     candidate lies midway between the borders of each.
 
-    Source: Bae et al., Multi-View Depth Estimation by Fusing Single-View Depth Probability (CVPR 2022), eq. 5.
+    Source: Bae et al., Multi-View Depth Estimation by Fusing Single-View Depth Probability with Multi-View
+    Geometry (CVPR 2022), equation 5.
     """
     mass = torch.linspace(0, 1, samples + 1, dtype=torch.float64)
     tail = torch.special.ndtr(torch.tensor(-sampling_range, dtype=torch.float64))
-    borders = torch.special.ndtri(tail + mass * (1 - 2 * tail))
+    borders: Tensor = torch.special.ndtri(tail + mass * (1 - 2 * tail))
     return ((borders[1:] + borders[:-1]) / 2).float()
 
 
@@ -237,7 +238,7 @@ class DynamicStereo(nn.Module):
         sigma: Float[Tensor, "n r sh sw"],
         range_score: Float[Tensor, "n r sh sw"],
     ) -> Float[Tensor, "n d sh sw"]:
-        """Gaussians of the ranges over the depth bins; sigma is the variance in the exponent, as published."""
+        """Gaussians of the ranges over the depth bins; the exponent takes sigma as the variance."""
         amplitude = range_score.softmax(dim=1) / (sigma * math.sqrt(2 * math.pi) + 1e-6)
         offset = self.edges[:, None, None] - mu[:, self.bin_range]
         return amplitude[:, self.bin_range] * torch.exp(-0.5 * offset**2 / sigma[:, self.bin_range])

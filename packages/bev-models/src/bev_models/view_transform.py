@@ -5,9 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bev_models.blocks import ConvBlock
-from bev_models.config import Quirks
 from bev_models.grid import BEVGrid, DepthBins
-from bev_ops import lift_splat, voxel_pooling
+from bev_ops import Rounding, lift_splat, voxel_pooling
 
 
 class DepthAggregation(nn.Module):
@@ -33,7 +32,8 @@ class DepthAggregation(nn.Module):
             )
             x = self.reduce(rows.flatten(0, 1))
             x = self.out(self.conv(x) + x)
-        return x.view(images, height, -1, width, bins).permute(0, 4, 1, 3, 2)
+        volume: Tensor = x.view(images, height, -1, width, bins)
+        return volume.permute(0, 4, 1, 3, 2)
 
 
 class LiftSplat(nn.Module):
@@ -50,7 +50,7 @@ class LiftSplat(nn.Module):
         bins: DepthBins,
         context_channels: int,
         aggregation: bool = False,
-        rounding: str = Quirks.rounding,
+        rounding: Rounding = "floor",
     ) -> None:
         """Build the transform.
 
@@ -86,7 +86,7 @@ class LiftSplat(nn.Module):
                 depth_probs, context, projection, self.edges, self.grid_shape, rounding=self.rounding
             )
         volume = self.aggregation(depth_probs.flatten(0, 1), context.flatten(0, 1))
-        coords = self._cells(projection, depth_probs.shape[-2:])
+        coords = self._cells(projection, (depth_probs.shape[-2], depth_probs.shape[-1]))
         features = volume.reshape(len(context), -1, context.shape[2])
         return voxel_pooling(coords.flatten(1, 4), features, self.grid_shape, rounding=self.rounding)
 

@@ -5,8 +5,15 @@ reference view, h w cells of the source view, P points, Z Y X cells of the BEV g
 """
 
 from bev_ops.lift_splat import lift_splat
-from bev_ops.plane_sweep import homography_warp, plane_sweep_correlation
-from bev_ops.voxel_pooling import voxel_pooling
+from bev_ops.plane_sweep import Behind, homography_warp, plane_sweep_correlation
+from bev_ops.voxel_pooling import Rounding, voxel_pooling
 
-__all__ = ["homography_warp", "lift_splat", "plane_sweep_correlation", "voxel_pooling"]
+__all__ = [
+    "Behind",
+    "Rounding",
+    "homography_warp",
+    "lift_splat",
+    "plane_sweep_correlation",
+    "voxel_pooling",
+]
 __version__ = "0.1.0"

@@ -5,8 +5,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from bev_ops import _native_ops
 from bev_ops import reference as definitions
 from bev_ops._checks import Shapes, expect_choice, expect_floating, expect_one_device
+from bev_ops._torch_ops import ops
 
 Behind = Literal["zero", "corner"]
 BEHIND: tuple[Behind, ...] = ("zero", "corner")
@@ -45,6 +47,9 @@ def homography_warp(
     expect_floating("homography_warp", source=source, projection=projection, depth=depth)
     expect_one_device("homography_warp", source=source, projection=projection, depth=depth)
     expect_choice("homography_warp", "behind", behind, BEHIND)
+    if _native_ops.runs(source.device) and not projection.requires_grad:
+        warped: Tensor = ops.homography_warp(source, projection, depth, behind)
+        return warped
     return definitions.homography_warp(source, projection, depth, behind)
 
 
@@ -92,4 +97,9 @@ def plane_sweep_correlation(
     channels = source.shape[1]
     if not isinstance(groups, int) or groups < 1 or channels % groups:
         raise ValueError(f"{op}: groups must divide the {channels} channels, got {groups!r}")
+    if _native_ops.runs(source.device) and not projection.requires_grad:
+        correlation: Tensor = ops.plane_sweep_correlation(
+            reference, source, projection, depth, groups, behind
+        )
+        return correlation
     return definitions.plane_sweep_correlation(reference, source, projection, depth, groups, behind)

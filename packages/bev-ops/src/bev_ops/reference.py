@@ -18,6 +18,7 @@ def _round(coords: Num[Tensor, "*any"], rounding: str) -> Int64[Tensor, "*any"]:
     """Round to cell indices; NaN and anything beyond +-2^30 becomes an index outside every grid."""
     if not coords.is_floating_point():
         return coords.long()
+    coords = coords.to(compute_dtype(coords))
     rounded = coords.floor() if rounding == "floor" else coords.trunc()
     return rounded.nan_to_num(nan=-1.0).clamp(-(2.0**30), 2.0**30).long()
 
@@ -64,15 +65,15 @@ def lift_splat(
     channels = context.shape[2]
     dtype = compute_dtype(depth, context)
 
-    cells = _sweep_positions(projection.flatten(0, 1), depth_bins.view(1, -1, 1, 1), (height, width))
-    x, y, z = (_round(axis, rounding).view(batch, -1) for axis in cells)
+    cells = sweep_positions(projection.flatten(0, 1), depth_bins.view(1, -1, 1, 1), (height, width))
+    x, y, z = (_round(axis, rounding).view(batch, cameras * bins * height * width) for axis in cells)
     flat, inside = _flat_cells((x, y, z), grid)
 
     pixels = torch.arange(batch * cameras * height * width, device=depth.device)
     pixel_of_point = pixels.view(batch, cameras, 1, height, width).expand(-1, -1, bins, -1, -1)
-    pixel = pixel_of_point.reshape(batch, -1)[inside]
-    weight = depth.reshape(batch, -1)[inside].to(dtype)
-    rows = context.permute(0, 1, 3, 4, 2).reshape(-1, channels).to(dtype)
+    pixel = pixel_of_point.flatten(1)[inside]
+    weight = depth.flatten(1)[inside].to(dtype)
+    rows = context.permute(0, 1, 3, 4, 2).flatten(0, 3).to(dtype)
     lifted = weight[:, None] * rows.index_select(0, pixel)
 
     bev = lifted.new_zeros(batch * y_size * x_size, channels).index_add(0, flat[inside], lifted)
@@ -89,13 +90,13 @@ def homography_warp(
     batch, channels, source_height, source_width = source.shape
     _, hypotheses, height, width = depth.shape
     dtype = compute_dtype(source)
-    x, y, z = _sweep_positions(projection, depth, (height, width))
+    x, y, z = sweep_positions(projection, depth, (height, width))
     visible = z >= MIN_DEPTH
     z = torch.where(visible, z, 1.0)
     grid = torch.stack(
         [
-            _normalised(torch.where(visible, x / z, _hidden(source_width, behind)), source_width),
-            _normalised(torch.where(visible, y / z, _hidden(source_height, behind)), source_height),
+            _normalised(torch.where(visible, x / z, hidden_position(source_width, behind)), source_width),
+            _normalised(torch.where(visible, y / z, hidden_position(source_height, behind)), source_height),
         ],
         dim=-1,
     )
@@ -129,7 +130,7 @@ def plane_sweep_correlation(
     return correlation.to(torch.promote_types(reference_features.dtype, source.dtype))
 
 
-def _sweep_positions(
+def sweep_positions(
     projection: Float[Tensor, "B 3 4"], depth: Float[Tensor, "#B D #H #W"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "B D H W"], Float[Tensor, "B D H W"], Float[Tensor, "B D H W"]]:
     """The three rows of ``projection @ (j*z, i*z, z, 1)`` for all cells and depths, in float32 or better."""
@@ -146,7 +147,7 @@ def _sweep_positions(
     return rows[0], rows[1], rows[2]
 
 
-def _hidden(size: int, behind: str) -> float:
+def hidden_position(size: int, behind: str) -> float:
     """Where along an axis a point behind the camera is sampled, in cells.
 
     "corner": pixel 4 * size of a map of stride 4, normalised as BEVStereo normalises it; bilinear sampling

@@ -6,8 +6,9 @@ from typing import Literal
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from bev_ops import reference
+from bev_ops import _native_ops, reference
 from bev_ops._checks import Shapes, expect_choice, expect_floating, expect_grid, expect_one_device
+from bev_ops._torch_ops import ops
 
 Rounding = Literal["floor", "trunc"]
 ROUNDINGS: tuple[Rounding, ...] = ("floor", "trunc")
@@ -43,4 +44,8 @@ def voxel_pooling(
     expect_floating("voxel_pooling", features=features)
     expect_one_device("voxel_pooling", coords=coords, features=features)
     expect_choice("voxel_pooling", "rounding", rounding, ROUNDINGS)
-    return reference.voxel_pooling(coords, features, expect_grid("voxel_pooling", grid_shape), rounding)
+    grid = expect_grid("voxel_pooling", grid_shape)
+    if _native_ops.runs(features.device) and _native_ops.numbers_cells(grid):
+        pooled: Tensor = ops.voxel_pooling(coords, features, grid, rounding)
+        return pooled
+    return reference.voxel_pooling(coords, features, grid, rounding)

@@ -1,0 +1,138 @@
+// The functions that exist once per instruction set, and the tables through which they are called.
+//
+// Kernels work on one tile, row or group of points at a time, know nothing of threads and allocate nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace bev {
+
+// Image rows that are treated as one column; also what channel counts of packed features are padded to.
+constexpr int kRows = 16;
+
+inline int64_t padded(int64_t channels) { return (channels + kRows - 1) / kRows * kRows; }
+
+struct Grid {
+  int64_t z, y, x;
+  bool trunc;  // round toward zero instead of down
+};
+
+// Points of one image column merged by cell: cell g receives, from row r, weight[g * kRows + r].
+template <class T>
+struct Groups {
+  int32_t* cell;
+  uint16_t* rows;  // bit r: row r has points in the cell
+  T* weight;
+};
+
+// Points of one depth bin that went into one group; backward hands the group's result back to them.
+struct Event {
+  int32_t bin, group;
+  uint16_t rows;
+};
+
+// A map in rows of channels: element (i, j, c) lies at data[i * row + j * pitch + c]; channels are readable
+// up to a multiple of kRows.
+template <class T>
+struct Map {
+  const T* data;
+  int64_t row, pitch, height, width;
+};
+
+// Strided planes whose last axes are (rows, columns).
+template <class T>
+struct Block {
+  T* data;
+  int64_t row, column;
+  int64_t rows, columns;
+};
+
+// Where cells of one row of the reference view are seen in the source view; slopes by depth are optional.
+template <class T>
+struct Positions {
+  T *u, *v, *du, *dv;
+};
+
+template <class P>
+struct PositionKernels {
+  // Cells of a column's points: cells[d * kRows + r] is y * X + x, or -1 outside the grid.
+  void (*column_cells)(const P* matrix, int64_t j, int64_t first_row, int64_t rows, const P* bins,
+                       int64_t count, const Grid& grid, int32_t* cells);
+  void (*sweep_row_f32)(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride,
+                        double hidden_u, double hidden_v, Positions<float> out);
+  void (*sweep_row_f64)(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride,
+                        double hidden_u, double hidden_v, Positions<double> out);
+};
+
+template <class T>
+struct ValueKernels {
+  // out[c * pitch + r] = block(r, c), zero for r from rows up to `pad`.
+  void (*pack)(Block<const T> block, T* out, int64_t pitch, int64_t pad);
+  // block(r, c) = in[c * pitch + r].
+  void (*unpack)(const T* in, int64_t pitch, Block<T> block);
+  // Merges points by cell; `slots` has one entry per cell of the grid, any content. Returns the number of
+  // groups; with `events`, lists where the points went and sets their number.
+  int64_t (*merge)(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, Groups<T> out,
+                   Event* events, int64_t* event_count);
+  // bev[cell] += sum over rows of weight * context, for the groups of one column in rows of the grid that
+  // `owner` of `owners` owns.
+  void (*splat)(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev,
+                int64_t grid_x, int64_t owner, int64_t owners);
+  // Backward of `splat`, all of one column transposed to [channel or group][row]; `full` has a bit per row.
+  void (*splat_backward)(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad,
+                         const T* context, int64_t channels, T* grad_context, T* grad_weight);
+  // bev[cell] += features[point] for the cells that `owner` owns.
+  void (*pool)(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels,
+               T* bev, int64_t grid_x, int64_t owner, int64_t owners);
+  // Correlation of one row of the reference view with its warps: out[g * stride_g + k * stride_k + j].
+  void (*correlate_row)(const T* reference, int64_t pitch, int64_t width, const Map<T>& source,
+                        int64_t channels, int64_t groups, const T* u, const T* v, int64_t hypotheses, T* out,
+                        int64_t stride_g, int64_t stride_k, const T* zeros, T* scratch);
+  // Warps of one row: out[j * channels + c].
+  void (*warp_row)(int64_t width, const Map<T>& source, int64_t channels, const T* u, const T* v, T* out,
+                   const T* zeros);
+  // With t = coefficient * reference (or coefficient where there is no reference), for channels `first` to
+  // `last` of one row: grad_reference += coefficient * warped; grad_source += t at the taps.
+  void (*sweep_backward_row)(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
+                             const Map<T>& source, int64_t first, int64_t last, const T* u, const T* v,
+                             T* grad_reference, T* grad_source, const T* zeros, T* sink);
+  // d sum(t * warped) / d depth for the cells of one row.
+  void (*sweep_backward_depth)(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
+                               const Map<T>& source, int64_t channels, Positions<T> positions, T* out,
+                               int64_t stride, const T* zeros);
+  // out[j * pitch + c] = grad[g(c)] * scale of one row.
+  void (*spread_groups)(const T* grad, int64_t stride_g, int64_t stride_w, int64_t width, int64_t channels,
+                        int64_t groups, T scale, T* out, int64_t pitch);
+};
+
+template <class C>
+struct CoordKernels {
+  // cells[p] is y * X + x of coords[p * point + {0, 1, 2} * axis], or -1 outside the grid.
+  void (*point_cells)(const C* coords, int64_t point, int64_t axis, int64_t points, const Grid& grid,
+                      int32_t* cells);
+};
+
+struct Table {
+  const char* name;
+  PositionKernels<float> positions_f32;
+  PositionKernels<double> positions_f64;
+  ValueKernels<float> values_f32;
+  ValueKernels<double> values_f64;
+  CoordKernels<float> coords_f32;
+  CoordKernels<double> coords_f64;
+  CoordKernels<int64_t> coords_i64;
+};
+
+// Each instruction set fills its part of the table from its own object files.
+#define BEV_DECLARE_ISA(isa)        \
+  namespace isa {                   \
+  void fill_positions(Table&);      \
+  void fill_splat(Table&);          \
+  void fill_sweep(Table&);          \
+  }
+BEV_DECLARE_ISA(baseline)
+BEV_DECLARE_ISA(avx2)
+BEV_DECLARE_ISA(avx512)
+#undef BEV_DECLARE_ISA
+
+}  // namespace bev

@@ -1,0 +1,234 @@
+// Lift-splat. The unit of work is a tile: 16 image columns of one camera, 16 rows high. The points of a column
+// fall into few cells, so they are merged by cell first (in depth and across rows), and each group of points is
+// one short product with the column's features.
+#include "ops.h"
+#include "parallel.h"
+
+namespace bev {
+namespace {
+
+constexpr int64_t kColumns = 16;
+// What the groups of the tiles in flight may take, bytes; more where there are many threads.
+constexpr int64_t kGroupBytes = int64_t(8) << 20;
+
+struct Tile {
+  int64_t camera, row, column, rows, columns, batch, n;
+};
+
+struct Tiles {
+  int64_t across, down, count;
+  const LiftShape& shape;
+
+  explicit Tiles(const LiftShape& s)
+      : across((s.width + kColumns - 1) / kColumns),
+        down((s.height + kRows - 1) / kRows),
+        count(s.batch * s.cameras * across * down),
+        shape(s) {}
+
+  Tile operator[](int64_t index) const {
+    Tile tile;
+    tile.column = index % across * kColumns;
+    tile.row = index / across % down * kRows;
+    tile.camera = index / across / down;
+    tile.rows = tile.row + kRows < shape.height ? kRows : shape.height - tile.row;
+    tile.columns = tile.column + kColumns < shape.width ? kColumns : shape.width - tile.column;
+    tile.batch = tile.camera / shape.cameras;
+    tile.n = tile.camera % shape.cameras;
+    return tile;
+  }
+};
+
+// The tile's (rows, columns) of one plane of a [B,N,plane,H,W] tensor.
+template <class T>
+Block<T> plane_of(const Strided<T>& tensor, const Tile& tile, int64_t plane) {
+  const int64_t* s = tensor.stride;
+  T* data = tensor.data + tile.batch * s[0] + tile.n * s[1] + plane * s[2] + tile.row * s[3] +
+            tile.column * s[4];
+  return {data, s[3], s[4], tile.rows, tile.columns};
+}
+
+template <class T>
+Strided<T> dense(T* data, const LiftShape& shape, int64_t planes) {
+  const int64_t cells = shape.height * shape.width;
+  return {data, {shape.cameras * planes * cells, planes * cells, cells, shape.width, 1}};
+}
+
+// What one thread needs to merge the columns of a tile.
+template <class T>
+struct Bench {
+  Scratch<T> depth;
+  Scratch<int32_t> cells;
+  Scratch<int32_t> slots;
+
+  Bench(const LiftShape& shape, int threads)
+      : depth(threads * depth_size(shape)),
+        cells(threads * shape.bins * kRows),
+        slots(threads * shape.grid.y * shape.grid.x) {
+    for (int64_t k = 0; k < threads * shape.grid.y * shape.grid.x; ++k) slots.get()[k] = 0;
+  }
+  static int64_t depth_size(const LiftShape& shape) { return kColumns * shape.bins * kRows; }
+};
+
+template <class Values, class Places>
+struct Merger {
+  const LiftShape& shape;
+  const Strided<const Values>& depth;
+  const Places* projection;
+  const Places* bins;
+  Bench<Values> bench;
+
+  Merger(const LiftShape& s, const Strided<const Values>& d, const Places* p, const Places* b, int threads)
+      : shape(s), depth(d), projection(p), bins(b), bench(s, threads) {}
+
+  Values* packed_depth(int thread) const { return bench.depth.get() + thread * bench.depth_size(shape); }
+
+  void load(const Tile& tile, int thread) const {
+    for (int64_t d = 0; d < shape.bins; ++d) {
+      Of<Values>::values().pack(plane_of(depth, tile, d), packed_depth(thread) + d * kRows,
+                                shape.bins * kRows, kRows);
+    }
+  }
+
+  int64_t merge(const Tile& tile, int64_t column, int thread, const Groups<Values>& groups, Event* events,
+                int64_t* event_count) const {
+    int32_t* cells = bench.cells.get() + thread * shape.bins * kRows;
+    Of<Places>::positions().column_cells(projection + tile.camera * 12, tile.column + column, tile.row,
+                                         tile.rows, bins, shape.bins, shape.grid, cells);
+    return Of<Values>::values().merge(cells, packed_depth(thread) + column * shape.bins * kRows, shape.bins,
+                                      bench.slots.get() + thread * shape.grid.y * shape.grid.x, groups, events,
+                                      event_count);
+  }
+};
+
+template <class T>
+struct GroupStore {
+  int64_t capacity;
+  Scratch<int32_t> cell;
+  Scratch<uint16_t> rows;
+  Scratch<T> weight;
+
+  GroupStore(int64_t columns, int64_t per_column)
+      : capacity(per_column),
+        cell(columns * per_column),
+        rows(columns * per_column),
+        weight(columns * per_column * kRows) {}
+  Groups<T> operator[](int64_t column) const {
+    const int64_t first = column * capacity;
+    return {cell.get() + first, rows.get() + first, weight.get() + first * kRows};
+  }
+};
+
+}  // namespace
+
+template <class Values, class Places>
+void lift_splat(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
+                const Places* projection, const Places* bins, Values* bev, int threads) {
+  const Tiles tiles(shape);
+  const auto& kernels = Of<Values>::values();
+  const int64_t pitch = padded(shape.channels), capacity = shape.bins * kRows;
+  int64_t in_flight = kGroupBytes / (kColumns * capacity * kRows * int64_t(sizeof(Values)));
+  if (in_flight < 2 * threads) in_flight = 2 * threads;
+  if (in_flight > tiles.count) in_flight = tiles.count;
+
+  const Merger<Values, Places> merger(shape, depth, projection, bins, threads);
+  const GroupStore<Values> groups(in_flight * kColumns, capacity);
+  Scratch<int64_t> counts(in_flight * kColumns);
+  Scratch<Values> features(in_flight * kColumns * kRows * pitch);
+
+  for (int64_t first = 0; first < tiles.count; first += in_flight) {
+    const int64_t now = first + in_flight < tiles.count ? in_flight : tiles.count - first;
+    parallel(now, threads, [&](int64_t t, int thread) {
+      const Tile tile = tiles[first + t];
+      Values* packed = features.get() + t * kColumns * kRows * pitch;
+      for (int64_t r = 0; r < tile.rows; ++r) {
+        Tile row = tile;
+        row.row += r;
+        const Block<const Values> plane = plane_of(context, row, 0);
+        kernels.pack({plane.data, context.stride[2], plane.column, shape.channels, tile.columns},
+                     packed + r * pitch, kRows * pitch, pitch);
+      }
+      merger.load(tile, thread);
+      for (int64_t c = 0; c < tile.columns; ++c) {
+        const int64_t column = t * kColumns + c;
+        counts.get()[column] = merger.merge(tile, c, thread, groups[column], nullptr, nullptr);
+      }
+    });
+    parallel(threads, threads, [&](int64_t owner, int) {
+      for (int64_t t = 0; t < now; ++t) {
+        const Tile tile = tiles[first + t];
+        Values* map = bev + tile.batch * shape.grid.y * shape.grid.x * shape.channels;
+        for (int64_t c = 0; c < tile.columns; ++c) {
+          const int64_t column = t * kColumns + c;
+          kernels.splat(groups[column], counts.get()[column], features.get() + column * kRows * pitch,
+                        shape.channels, map, shape.grid.x, owner, threads);
+        }
+      }
+    });
+  }
+}
+
+template <class Values, class Places>
+void lift_splat_backward(const LiftShape& shape, const Values* grad, Strided<const Values> depth,
+                         Strided<const Values> context, const Places* projection, const Places* bins,
+                         Values* grad_depth, Values* grad_context, int threads) {
+  const Tiles tiles(shape);
+  const auto& kernels = Of<Values>::values();
+  const int64_t capacity = shape.bins * kRows;
+  const int64_t tile_features = kColumns * shape.channels * kRows;
+
+  const Merger<Values, Places> merger(shape, depth, projection, bins, threads);
+  const GroupStore<Values> groups(threads, capacity);
+  Scratch<Event> events(threads * capacity);
+  Scratch<Values> group_grads(threads * capacity * kRows);
+  Scratch<Values> features(threads * tile_features);
+  Scratch<Values> feature_grads(threads * tile_features);
+  const Strided<Values> to_depth = dense(grad_depth, shape, shape.bins);
+  const Strided<Values> to_context = dense(grad_context, shape, shape.channels);
+
+  parallel(tiles.count, threads, [&](int64_t t, int thread) {
+    const Tile tile = tiles[t];
+    Values* packed = features.get() + thread * tile_features;
+    Values* packed_grads = feature_grads.get() + thread * tile_features;
+    Values* group_grad = group_grads.get() + thread * capacity * kRows;
+    Event* list = events.get() + thread * capacity;
+    const Values* map = grad + tile.batch * shape.grid.y * shape.grid.x * shape.channels;
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      kernels.pack(plane_of(context, tile, c), packed + c * kRows, shape.channels * kRows, kRows);
+    }
+    merger.load(tile, thread);
+    for (int64_t c = 0; c < tile.columns; ++c) {
+      int64_t listed = 0;
+      const int64_t count = merger.merge(tile, c, thread, groups[thread], list, &listed);
+      kernels.splat_backward(groups[thread], count, uint16_t((1u << tile.rows) - 1), map,
+                             packed + c * shape.channels * kRows, shape.channels,
+                             packed_grads + c * shape.channels * kRows, group_grad);
+      // Merged depths are no longer needed: their place takes the gradients.
+      Values* column = merger.packed_depth(thread) + c * shape.bins * kRows;
+      for (int64_t k = 0; k < shape.bins * kRows; ++k) column[k] = 0;
+      for (int64_t e = 0; e < listed; ++e) {
+        const Values* from = group_grad + int64_t(list[e].group) * kRows;
+        Values* to = column + int64_t(list[e].bin) * kRows;
+        for (int r = 0; r < kRows; ++r) to[r] = (list[e].rows >> r & 1) ? from[r] : to[r];
+      }
+    }
+    for (int64_t d = 0; grad_depth && d < shape.bins; ++d) {
+      kernels.unpack(merger.packed_depth(thread) + d * kRows, shape.bins * kRows, plane_of(to_depth, tile, d));
+    }
+    for (int64_t c = 0; grad_context && c < shape.channels; ++c) {
+      kernels.unpack(packed_grads + c * kRows, shape.channels * kRows, plane_of(to_context, tile, c));
+    }
+  });
+}
+
+#define BEV_INSTANTIATE(V, P)                                                                                  \
+  template void lift_splat<V, P>(const LiftShape&, Strided<const V>, Strided<const V>, const P*, const P*, V*, \
+                                 int);                                                                         \
+  template void lift_splat_backward<V, P>(const LiftShape&, const V*, Strided<const V>, Strided<const V>,      \
+                                          const P*, const P*, V*, V*, int);
+BEV_INSTANTIATE(float, float)
+BEV_INSTANTIATE(float, double)
+BEV_INSTANTIATE(double, float)
+BEV_INSTANTIATE(double, double)
+#undef BEV_INSTANTIATE
+
+}  // namespace bev

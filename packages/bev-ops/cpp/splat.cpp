@@ -1,0 +1,354 @@
+// Splatting: packing of image columns, merging of their points by cell, and the sums themselves.
+#include "simd.h"
+
+namespace bev {
+namespace BEV_ISA {
+namespace {
+
+using Vec4 = float __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define BEV_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int Index4 __attribute__((vector_size(16)));
+#define BEV_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (Index4{i, j, k, l}))
+#endif
+
+BEV_INLINE Vec4 load4(const float* from) {
+  Vec4 value;
+  __builtin_memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+BEV_INLINE void store4(float* to, Vec4 value) { __builtin_memcpy(to, &value, sizeof(value)); }
+
+// to[c * to_pitch + r] = from[r * from_pitch + c] for 4 x 4 elements.
+BEV_INLINE void transpose4(const float* from, int64_t from_pitch, float* to, int64_t to_pitch) {
+  const Vec4 a = load4(from), b = load4(from + from_pitch);
+  const Vec4 c = load4(from + 2 * from_pitch), d = load4(from + 3 * from_pitch);
+  const Vec4 ab_low = BEV_SHUFFLE(a, b, 0, 4, 1, 5), ab_high = BEV_SHUFFLE(a, b, 2, 6, 3, 7);
+  const Vec4 cd_low = BEV_SHUFFLE(c, d, 0, 4, 1, 5), cd_high = BEV_SHUFFLE(c, d, 2, 6, 3, 7);
+  store4(to, BEV_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5));
+  store4(to + to_pitch, BEV_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7));
+  store4(to + 2 * to_pitch, BEV_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5));
+  store4(to + 3 * to_pitch, BEV_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7));
+}
+
+template <class T>
+BEV_INLINE void transpose_rest(const T* from, int64_t from_row, int64_t from_column, int64_t rows,
+                               int64_t columns, T* to, int64_t to_row, int64_t to_column) {
+  for (int64_t c = 0; c < columns; ++c) {
+    for (int64_t r = 0; r < rows; ++r) to[r * to_row + c * to_column] = from[r * from_row + c * from_column];
+  }
+}
+
+// Whole 4 x 4 squares of a transposition; says how many rows and columns it did. Doubles have no fast path.
+template <class T>
+BEV_INLINE void transpose_squares(const T*, int64_t, T*, int64_t, int64_t& rows, int64_t& columns) {
+  rows = columns = 0;
+}
+
+BEV_INLINE void transpose_squares(const float* from, int64_t from_pitch, float* to, int64_t to_pitch,
+                                  int64_t& rows, int64_t& columns) {
+  rows = rows / 4 * 4;
+  columns = columns / 4 * 4;
+  // Sixteen columns at a time: a cache line of each row is read once.
+  for (int64_t c0 = 0; c0 < columns; c0 += 16) {
+    const int64_t c_end = c0 + 16 < columns ? c0 + 16 : columns;
+    for (int64_t r = 0; r < rows; r += 4) {
+      for (int64_t c = c0; c < c_end; c += 4) {
+        transpose4(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch);
+      }
+    }
+  }
+}
+
+template <class T>
+void pack(Block<const T> block, T* out, int64_t pitch, int64_t pad) {
+  int64_t rows = 0, columns = 0;
+  if (block.column == 1) {
+    rows = block.rows, columns = block.columns;
+    transpose_squares(block.data, block.row, out, pitch, rows, columns);
+  } else if (block.row == 1) {
+    rows = block.rows, columns = block.columns;
+    for (int64_t c = 0; c < columns; ++c) {
+      __builtin_memcpy(out + c * pitch, block.data + c * block.column, rows * sizeof(T));
+    }
+  }
+  if (columns < block.columns) {
+    transpose_rest(block.data + columns * block.column, block.row, block.column, rows,
+                   block.columns - columns, out + columns * pitch, int64_t(1), pitch);
+  }
+  transpose_rest(block.data + rows * block.row, block.row, block.column, block.rows - rows, block.columns,
+                 out + rows, int64_t(1), pitch);
+  for (int64_t c = 0; c < block.columns; ++c) {
+    for (int64_t r = block.rows; r < pad; ++r) out[c * pitch + r] = 0;
+  }
+}
+
+template <class T>
+void unpack(const T* in, int64_t pitch, Block<T> block) {
+  int64_t rows = 0, columns = 0;
+  if (block.column == 1) {
+    // The squares of the transposition of `in`, whose rows are the block's columns.
+    int64_t in_rows = block.columns, in_columns = block.rows;
+    transpose_squares(in, pitch, block.data, block.row, in_rows, in_columns);
+    rows = in_columns, columns = in_rows;
+  }
+  if (columns < block.columns) {
+    transpose_rest(in + columns * pitch, int64_t(1), pitch, rows, block.columns - columns,
+                   block.data + columns * block.column, block.row, block.column);
+  }
+  transpose_rest(in + rows, int64_t(1), pitch, block.rows - rows, block.columns,
+                 block.data + rows * block.row, block.row, block.column);
+}
+
+// Which of a bin's points lie in a cell, and which in none.
+BEV_INLINE unsigned equal_rows(const int32_t* cells, int32_t cell) {
+#if defined(__AVX512F__)
+  return _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(cells), _mm512_set1_epi32(cell));
+#elif defined(__AVX2__)
+  const __m256i wanted = _mm256_set1_epi32(cell);
+  const __m256i low = _mm256_cmpeq_epi32(_mm256_loadu_si256((const __m256i*)cells), wanted);
+  const __m256i high = _mm256_cmpeq_epi32(_mm256_loadu_si256((const __m256i*)(cells + 8)), wanted);
+  return unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(low))) |
+         unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(high))) << 8;
+#else
+  unsigned mask = 0;
+  for (int r = 0; r < kRows; ++r) mask |= unsigned(cells[r] == cell) << r;
+  return mask;
+#endif
+}
+
+template <class T>
+BEV_INLINE void add_rows(T* weight, const T* depth, unsigned rows) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const __m512 sum = _mm512_loadu_ps(weight);
+    _mm512_storeu_ps(weight, _mm512_mask_add_ps(sum, __mmask16(rows), sum, _mm512_loadu_ps(depth)));
+    return;
+  }
+#endif
+  for (int r = 0; r < kRows; ++r) weight[r] += (rows >> r & 1) ? depth[r] : T(0);
+}
+
+template <class T>
+BEV_INLINE void set_rows(T* weight, const T* depth, unsigned rows) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_storeu_ps(weight, _mm512_maskz_loadu_ps(__mmask16(rows), depth));
+    return;
+  }
+#endif
+  for (int r = 0; r < kRows; ++r) weight[r] = (rows >> r & 1) ? depth[r] : T(0);
+}
+
+template <class T>
+int64_t merge(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, Groups<T> out,
+              Event* events, int64_t* event_count) {
+  int64_t count = 0, listed = 0;
+  for (int64_t d = 0; d < bins; ++d) {
+    const int32_t* here = cells + d * kRows;
+    unsigned left = ~equal_rows(here, -1) & 0xffffu;
+    while (left) {
+      const int32_t cell = here[__builtin_ctz(left)];
+      const unsigned rows = equal_rows(here, cell);
+      left &= ~rows;
+      // A slot counts only if the group it names is of this cell, so slots need no clearing.
+      int32_t group = slots[cell];
+      if (uint32_t(group) < uint32_t(count) && out.cell[group] == cell) {
+        add_rows(out.weight + int64_t(group) * kRows, depth + d * kRows, rows);
+        out.rows[group] |= uint16_t(rows);
+      } else {
+        group = int32_t(count++);
+        slots[cell] = group;
+        out.cell[group] = cell;
+        out.rows[group] = uint16_t(rows);
+        set_rows(out.weight + int64_t(group) * kRows, depth + d * kRows, rows);
+      }
+      if (events) events[listed++] = {int32_t(d), group, uint16_t(rows)};
+    }
+  }
+  if (events) *event_count = listed;
+  return count;
+}
+
+// Rows of the grid are dealt to owners in bands: points along a ray stay with one owner for a while.
+constexpr int64_t kBand = 4;
+
+BEV_INLINE bool owns(int32_t cell, int64_t grid_x, int64_t owner, int64_t owners) {
+  return owners == 1 || cell / int32_t(grid_x) / kBand % owners == owner;
+}
+
+// out[0 .. K vectors) += sum over rows of weight * context; the last vector may be cut.
+template <class T, int K>
+void splat_group(const T* weight, unsigned rows, const T* context, int64_t pitch, T* out, int64_t channels) {
+  constexpr int L = Simd<T>::lanes;
+  Vec<T> sum[K] = {};
+  if (rows == 0xffffu) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int k = 0; k < K; ++k) sum[k] += weight[r] * load(context + r * pitch + k * L);
+    }
+  } else {
+    for (; rows; rows &= rows - 1) {
+      const int r = __builtin_ctz(rows);
+      for (int k = 0; k < K; ++k) sum[k] += weight[r] * load(context + r * pitch + k * L);
+    }
+  }
+  for (int k = 0; k < K - 1; ++k) store(out + k * L, load(out + k * L) + sum[k]);
+  T* last = out + (K - 1) * L;
+  if (channels == K * L) {
+    store(last, load(last) + sum[K - 1]);
+  } else {
+    add_part(last, sum[K - 1], channels - (K - 1) * L);
+  }
+}
+
+template <class T>
+using SplatGroup = void (*)(const T*, unsigned, const T*, int64_t, T*, int64_t);
+
+template <class T>
+SplatGroup<T> splat_group_of(int64_t vectors) {
+  static constexpr SplatGroup<T> table[] = {splat_group<T, 1>, splat_group<T, 2>, splat_group<T, 3>,
+                                            splat_group<T, 4>, splat_group<T, 5>, splat_group<T, 6>,
+                                            splat_group<T, 7>, splat_group<T, 8>};
+  return table[vectors - 1];
+}
+
+template <class T>
+void splat(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev, int64_t grid_x,
+           int64_t owner, int64_t owners) {
+  constexpr int L = Simd<T>::lanes;
+  const int64_t pitch = padded(channels);
+  for (int64_t c = 0; c < channels; c += 8 * L) {
+    const int64_t width = channels - c < 8 * L ? channels - c : 8 * L;
+    const SplatGroup<T> add = splat_group_of<T>((width + L - 1) / L);
+    for (int64_t g = 0; g < count; ++g) {
+      const int32_t cell = groups.cell[g];
+      if (!owns(cell, grid_x, owner, owners)) continue;
+      add(groups.weight + g * kRows, groups.rows[g], context + c, pitch, bev + cell * channels + c, width);
+    }
+  }
+}
+
+// A column's rows as vectors, and how many sums are kept in registers beside each other.
+template <class T>
+struct Column {
+  static constexpr int lanes = Simd<T>::lanes;
+  static constexpr int vectors = kRows / lanes;
+  static constexpr int block = vectors >= 8 ? 1 : 8 / vectors;
+};
+
+// result[n][row] (+)= sum over k of scalar(n, k) * vector(k)[row], for `N` results beside each other.
+template <class T, int N, class Scalar>
+BEV_INLINE void column_product(int64_t terms, const T* vectors, Scalar scalar, T* result) {
+  using Of = Column<T>;
+  Vec<T> sum[N][Of::vectors] = {};
+  for (int64_t k = 0; k < terms; ++k) {
+    Vec<T> rows[Of::vectors];
+    for (int v = 0; v < Of::vectors; ++v) rows[v] = load(vectors + k * kRows + v * Of::lanes);
+    for (int n = 0; n < N; ++n) {
+      const T factor = scalar(n, k);
+      for (int v = 0; v < Of::vectors; ++v) sum[n][v] += factor * rows[v];
+    }
+  }
+  for (int n = 0; n < N; ++n) {
+    for (int v = 0; v < Of::vectors; ++v) store(result + n * kRows + v * Of::lanes, sum[n][v]);
+  }
+}
+
+template <class T, int N>
+void context_gradient(const Groups<T>& groups, int64_t count, const T* grad, int64_t channels, int64_t c,
+                      T* out) {
+  column_product<T, N>(
+      count, groups.weight,
+      [&](int n, int64_t g) { return grad[int64_t(groups.cell[g]) * channels + c + n]; }, out + c * kRows);
+}
+
+template <class T, int N>
+void weight_gradient(const Groups<T>& groups, int64_t g, const T* grad, const T* context, int64_t channels,
+                     T* out) {
+  const T* cell[N];
+  for (int n = 0; n < N; ++n) cell[n] = grad + int64_t(groups.cell[g + n]) * channels;
+  column_product<T, N>(
+      channels, context, [&](int n, int64_t c) { return cell[n][c]; }, out + g * kRows);
+}
+
+// Whether a sum over all elements stays finite; says nothing wrong about finite numbers short of overflow.
+template <class T>
+bool finite(const T* values, int64_t vectors) {
+  Vec<T> sum = {};
+  for (int64_t k = 0; k < vectors; ++k) sum += T(0) * load(values + k * Simd<T>::lanes);
+  return total<T>(sum) == T(0);
+}
+
+template <class T>
+void splat_backward(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad, const T* context,
+                    int64_t channels, T* grad_context, T* grad_weight) {
+  constexpr int N = Column<T>::block;
+  int64_t g = 0;
+  for (; g + N <= count; g += N) weight_gradient<T, N>(groups, g, grad, context, channels, grad_weight);
+  for (; g < count; ++g) weight_gradient<T, 1>(groups, g, grad, context, channels, grad_weight);
+
+  int64_t c = 0;
+  for (; c + N <= channels; c += N) context_gradient<T, N>(groups, count, grad, channels, c, grad_context);
+  for (; c < channels; ++c) context_gradient<T, 1>(groups, count, grad, channels, c, grad_context);
+
+  if (finite(grad_context, channels * Column<T>::vectors)) return;
+  // A row must not see the infinities of cells it has no points in, which zero weights would turn into NaN.
+  for (c = 0; c < channels; ++c) {
+    for (int r = 0; r < kRows; ++r) {
+      T sum = 0;
+      for (g = 0; g < count; ++g) {
+        if (groups.rows[g] & full & (1u << r)) {
+          sum += groups.weight[g * kRows + r] * grad[int64_t(groups.cell[g]) * channels + c];
+        }
+      }
+      grad_context[c * kRows + r] = sum;
+    }
+  }
+}
+
+template <class T>
+void pool(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels, T* bev,
+          int64_t grid_x, int64_t owner, int64_t owners) {
+  constexpr int L = Simd<T>::lanes;
+  constexpr int64_t kPiece = 1024;
+  int32_t mine[kPiece];
+  for (int64_t start = 0; start < points; start += kPiece) {
+    const int64_t end = start + kPiece < points ? start + kPiece : points;
+    int64_t count = 0;
+    for (int64_t p = start; p < end; ++p) {
+      mine[count] = int32_t(p - start);
+      count += (cells[p] >= 0) & owns(cells[p], grid_x, owner, owners);
+    }
+    for (int64_t n = 0; n < count; ++n) {
+      const int64_t p = start + mine[n];
+      T* out = bev + int64_t(cells[p]) * channels;
+      const T* in = features + p * stride;
+      int64_t c = 0;
+      for (; c + L <= channels; c += L) store(out + c, load(out + c) + load(in + c));
+      for (; c < channels; ++c) out[c] += in[c];
+    }
+  }
+}
+
+template <class T>
+void fill(ValueKernels<T>& values) {
+  values.pack = pack<T>;
+  values.unpack = unpack<T>;
+  values.merge = merge<T>;
+  values.splat = splat<T>;
+  values.splat_backward = splat_backward<T>;
+  values.pool = pool<T>;
+}
+
+}  // namespace
+
+void fill_splat(Table& table) {
+  fill(table.values_f32);
+  fill(table.values_f64);
+}
+
+}  // namespace BEV_ISA
+}  // namespace bev

@@ -1,0 +1,342 @@
+"""The compiled kernels against the plain-torch definitions."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import bev_ops
+from bev_ops import _native_ops, reference
+
+if _native_ops.native is None:
+    pytest.skip("bev-ops is installed without its compiled kernels", allow_module_level=True)
+
+CASES = int(os.environ.get("BEV_OPS_CASES", "200"))
+INSTRUCTION_SETS = _native_ops.native.instruction_sets().split()
+FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+# Relative norm of the error, by the coarsest dtype that takes part.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    _native_ops.native.select(request.param)
+    yield request.param
+    _native_ops.native.select(INSTRUCTION_SETS[0])
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def assert_close(got: Tensor, wanted: Tensor, *dtypes: torch.dtype) -> None:
+    assert got.shape == wanted.shape
+    assert got.dtype == wanted.dtype
+    assert torch.equal(got.isnan(), wanted.isnan())
+    tolerance = max(TOLERANCE[dtype] for dtype in (got.dtype, *dtypes))
+    got, wanted = got.detach().double().nan_to_num(), wanted.detach().double().nan_to_num()
+    assert (got - wanted).norm() <= tolerance * (wanted.norm() + 1e-6)
+
+
+def compare(
+    native: Callable[..., Tensor], plain: Callable[..., Tensor], leaves: list[Tensor], *dtypes: torch.dtype
+) -> None:
+    """Same result, and same gradients of the floating-point leaves towards random directions."""
+    results = []
+    for function in (native, plain):
+        inputs = [leaf.detach().requires_grad_(leaf.is_floating_point()) for leaf in leaves]
+        out = function(*inputs)
+        generator = torch.Generator().manual_seed(0)
+        towards = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+        wanted = [leaf for leaf in inputs if leaf.requires_grad]
+        # Where there is nothing to warp a definition returns a constant.
+        graph = out.requires_grad
+        grads = torch.autograd.grad(out, wanted, towards, materialize_grads=True) if graph else ()
+        results.append((out, *(grads or map(torch.zeros_like, wanted))))
+    for got, expected in zip(*results, strict=True):
+        assert_close(got, expected, *dtypes)
+
+
+def rig(cameras: int, height: int, width: int, grid: tuple[int, int, int], batch: int = 1) -> Tensor:
+    """Projections of cameras that look around a circle, slightly tilted."""
+    cells = torch.tensor([grid[2] / 102.4, grid[1] / 102.4, grid[0] / 8.0])
+    matrices = torch.zeros(batch, cameras, 3, 4)
+    for n in range(cameras):
+        angle = 2 * math.pi * n / cameras + 0.3
+        axes = torch.tensor(
+            [
+                [math.sin(angle), 0.02, math.cos(angle)],
+                [-math.cos(angle), 0.01, math.sin(angle)],
+                [0, -1, 0.03],
+            ]
+        )
+        rays = torch.tensor(
+            [[1 / width, 0, -0.5], [0, 0.4 / height, -0.2], [0, 0, 1.0]],
+        )
+        matrices[:, n, :, :3] = (axes @ rays) * cells[:, None]
+        matrices[:, n, :, 3] = torch.tensor([51.2, 51.2, 6.5]) * cells
+    return matrices
+
+
+def strided(shape: tuple[int, ...], order: list[int], gap: int, dtype: torch.dtype, seed: int) -> Tensor:
+    """A random tensor whose axes lie in memory in the given order, the last with gaps."""
+    generator = torch.Generator().manual_seed(seed)
+    memory = [shape[axis] for axis in order]
+    memory[-1] *= gap
+    values = torch.randn(memory, generator=generator, dtype=torch.float64).to(dtype)
+    return values[..., ::gap].permute([order.index(axis) for axis in range(len(shape))])
+
+
+# Lift-splat
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rounding", ["floor", "trunc"])
+@pytest.mark.parametrize("channels", [1, 17, 80, 130])
+def test_lift_splat_of_a_rig(instruction_set: str, dtype: torch.dtype, rounding: str, channels: int) -> None:
+    grid, (height, width) = (1, 32, 40), (18, 21)
+    projection = rig(2, height, width, grid, batch=2)
+    bins = torch.linspace(1, 60, 30)
+    depth = torch.randn(2, 2, 30, height, width, dtype=dtype)
+    context = torch.randn(2, 2, channels, height, width, dtype=dtype)
+    compare(
+        lambda d, c: bev_ops.lift_splat(d, c, projection, bins, grid, rounding),
+        lambda d, c: reference.lift_splat(d, c, projection, bins, grid, rounding),
+        [depth, context],
+    )
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(data=st.data())
+def test_lift_splat_of_anything(data: st.DataObject) -> None:
+    size = st.integers(0, 19)
+    batch, cameras = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))
+    bins, height, width, channels = (data.draw(size) for _ in range(4))
+    grid = tuple(data.draw(st.integers(1, 9)) for _ in range(3))
+    rounding = data.draw(st.sampled_from(["floor", "trunc"]))
+    depth_type, context_type = data.draw(st.sampled_from(FLOATS)), data.draw(st.sampled_from(FLOATS))
+    order = st.permutations(range(5))
+    seed, gap = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 2))
+    depth = strided((batch, cameras, bins, height, width), data.draw(order), gap, depth_type, seed)
+    context = strided(
+        (batch, cameras, channels, height, width), data.draw(order), gap, context_type, seed + 1
+    )
+    # Quarters and halves put many points on the very borders of cells.
+    entry = st.sampled_from([0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, -1e9, math.inf, math.nan])
+    weights = st.lists(entry, min_size=12, max_size=12)
+    matrices = [data.draw(weights) for _ in range(batch * cameras)]
+    projection = torch.tensor(matrices, dtype=torch.float32).view(batch, cameras, 3, 4)
+    metres = st.sampled_from([0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, math.nan, math.inf])
+    depth_bins = torch.tensor(data.draw(st.lists(metres, min_size=bins, max_size=bins)), dtype=torch.float32)
+    compare(
+        lambda d, c: bev_ops.lift_splat(d, c, projection, depth_bins, grid, rounding),
+        lambda d, c: reference.lift_splat(d, c, projection, depth_bins, grid, rounding),
+        [depth, context],
+        depth_type,
+        context_type,
+        torch.float32,
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_lift_splat_keeps_bad_values_in_their_cells(instruction_set: str, bad: float) -> None:
+    grid, size = (1, 16, 16), (16, 16)
+    projection, bins = rig(2, *size, grid), torch.linspace(1, 60, 12)
+    depth, context = torch.rand(1, 2, 12, *size), torch.rand(1, 2, 5, *size)
+    depth[0, 0, 3, 4, 5] = bad
+    context[0, 1, 2, 7, 7] = bad
+    got = bev_ops.lift_splat(depth, context, projection, bins, grid)
+    wanted = reference.lift_splat(depth, context, projection, bins, grid, "floor")
+    assert torch.equal(got.isfinite(), wanted.isfinite())
+
+    towards = torch.rand(1, 5, 16, 16)
+    towards[0, 1, 9, 9] = bad
+    grads = []
+    for function in (bev_ops.lift_splat, reference.lift_splat):
+        leaves = [torch.rand_like(depth).requires_grad_(), torch.rand_like(context).requires_grad_()]
+        out = function(*leaves, projection, bins, grid, "floor")
+        grads.append(torch.autograd.grad(out, leaves, towards))
+    for native, plain in zip(*grads, strict=True):
+        assert torch.equal(native.isfinite(), plain.isfinite())
+
+
+# Voxel pooling
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(data=st.data())
+def test_voxel_pooling_of_anything(data: st.DataObject) -> None:
+    batch, points, channels = (
+        data.draw(st.integers(0, 2)),
+        data.draw(st.integers(0, 60)),
+        data.draw(st.integers(0, 40)),
+    )
+    grid = tuple(data.draw(st.integers(1, 9)) for _ in range(3))
+    rounding = data.draw(st.sampled_from(["floor", "trunc"]))
+    value_type = data.draw(st.sampled_from(FLOATS))
+    coord_type = data.draw(st.sampled_from([*FLOATS, torch.int64, torch.int32, torch.int16, torch.uint8]))
+    numbers = [0.0, -0.0, -0.5, -1.0, 0.99, 1.0, 3.5, 8.0, 9.0, 200.0]
+    if coord_type.is_floating_point:
+        numbers += [math.nan, math.inf, -math.inf, 1e9 if coord_type != torch.float16 else 6e4]
+    seed, gap = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 2))
+    choice = strided((batch, points, 3), data.draw(st.permutations(range(3))), gap, torch.float64, seed)
+    picks = (choice.abs() * 1000).long() % len(numbers)
+    values = torch.tensor(numbers, dtype=torch.float64)[picks]
+    coords = (
+        values if coord_type.is_floating_point else values.clamp(min=-5 if coord_type.is_signed else 0)
+    ).to(coord_type)
+    features = strided((batch, points, channels), data.draw(st.permutations(range(3))), gap, value_type, seed)
+    compare(
+        lambda f: bev_ops.voxel_pooling(coords, f, grid, rounding),
+        lambda f: reference.voxel_pooling(coords, f, grid, rounding),
+        [features],
+        value_type,
+    )
+
+
+def test_voxel_pooling_of_many_points(instruction_set: str) -> None:
+    coords = torch.rand(2, 9000, 3) * torch.tensor([44.0, 34.0, 3.0]) - 1
+    compare(
+        lambda f: bev_ops.voxel_pooling(coords, f, (2, 32, 41)),
+        lambda f: reference.voxel_pooling(coords, f, (2, 32, 41), "floor"),
+        [torch.randn(2, 9000, 37)],
+    )
+
+
+# Plane sweep
+
+
+def sweep(
+    batch: int, channels: int, source: tuple[int, int], view: tuple[int, int, int], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Reference, source, projection and depth of a camera that moved forward and turned a little."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    projection = torch.eye(3, 4, dtype=torch.float64) + 0.02 * normal(batch, 3, 4)
+    projection[:, :, 3] += torch.tensor([3.0, 1.0, -0.7], dtype=torch.float64)
+    depth = 4 + 2 * normal(batch, *view)
+    maps = normal(batch, channels, *view[1:]), normal(batch, channels, *source)
+    return maps[0].to(dtype), maps[1].to(dtype), projection.to(dtype), depth.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("behind", ["zero", "corner"])
+@pytest.mark.parametrize(("channels", "groups"), [(32, 8), (64, 2), (21, 7), (24, 1), (3, 3), (130, 1)])
+def test_plane_sweep(
+    instruction_set: str, dtype: torch.dtype, behind: Any, channels: int, groups: int
+) -> None:
+    ref, source, projection, depth = sweep(2, channels, (9, 8), (3, 6, 7), dtype)
+    # Positions are rounded differently in the definition's detour over grid_sample's coordinates.
+    rounding = [torch.float16] if dtype == torch.float32 else []
+    compare(
+        lambda r, s, d: bev_ops.plane_sweep_correlation(r, s, projection, d, groups, behind),
+        lambda r, s, d: reference.plane_sweep_correlation(r, s, projection, d, groups, behind),
+        [ref, source, depth],
+        *rounding,
+    )
+    compare(
+        lambda s, d: bev_ops.homography_warp(s, projection, d, behind),
+        lambda s, d: reference.homography_warp(s, projection, d, behind),
+        [source, depth],
+        *rounding,
+    )
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(data=st.data())
+def test_plane_sweep_of_anything(data: st.DataObject) -> None:
+    size = st.integers(0, 7)
+    batch, hypotheses, height, width, source_height, source_width = (
+        data.draw(st.integers(0, 2)),
+        *(data.draw(size) for _ in range(5)),
+    )
+    groups = data.draw(st.integers(1, 3))
+    channels = groups * data.draw(st.integers(0, 20))
+    behind = data.draw(st.sampled_from(["zero", "corner"]))
+    types = [data.draw(st.sampled_from(FLOATS)) for _ in range(2)]
+    order, seed, gap = st.permutations(range(4)), data.draw(st.integers(0, 99)), data.draw(st.integers(1, 2))
+    ref = strided((batch, channels, height, width), data.draw(order), gap, types[0], seed)
+    source = strided((batch, channels, source_height, source_width), data.draw(order), gap, types[1], seed)
+    entry = st.sampled_from([0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, math.inf, math.nan])
+    matrices = [data.draw(st.lists(entry, min_size=12, max_size=12)) for _ in range(batch)]
+    projection = torch.tensor(matrices, dtype=torch.float64).view(batch, 3, 4)
+    metres = torch.tensor([0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, 1e-3, math.nan, math.inf], dtype=torch.float64)
+    choice = strided((batch, hypotheses, height, width), data.draw(order), gap, torch.float64, seed + 1)
+    depth = metres[(choice.abs() * 1000).long() % len(metres)]
+    # In float64 the definition's detour over normalised coordinates costs nothing that shows.
+    rounding = max(types, key=lambda dtype: TOLERANCE[dtype])
+    compare(
+        lambda r, s: bev_ops.plane_sweep_correlation(r, s, projection, depth, groups, behind),
+        lambda r, s: reference.plane_sweep_correlation(r, s, projection, depth, groups, behind),
+        [ref, source],
+        rounding,
+    )
+    compare(
+        lambda s: bev_ops.homography_warp(s, projection, depth, behind),
+        lambda s: reference.homography_warp(s, projection, depth, behind),
+        [source],
+        rounding,
+    )
+
+
+# Threads
+
+
+@pytest.mark.usefixtures("threads")
+def test_results_do_not_depend_on_threads() -> None:
+    grid, size = (1, 33, 40), (18, 37)
+    projection, bins = rig(3, *size, grid, batch=2), torch.linspace(1, 60, 40)
+    depth, context = torch.rand(2, 3, 40, *size), torch.rand(2, 3, 21, *size)
+    coords, features = torch.rand(2, 9000, 3) * 40, torch.rand(2, 9000, 9)
+    ref, source, matrices, planes = sweep(3, 72, (9, 8), (3, 6, 7), torch.float32)
+    results = []
+    for count in (1, 2, 8, 8):
+        torch.set_num_threads(count)
+        leaves = [x.clone().requires_grad_() for x in (depth, context, features, ref, source, planes)]
+        d, c, f, r, s, z = leaves
+        outs = [
+            bev_ops.lift_splat(d, c, projection, bins, grid),
+            bev_ops.voxel_pooling(coords, f, (40, 40, 40)),
+            bev_ops.plane_sweep_correlation(r, s, matrices, z, 8),
+            bev_ops.homography_warp(s, matrices, z),
+        ]
+        torch.autograd.backward([out.square().sum() for out in outs])
+        results.append([*outs, *(leaf.grad for leaf in leaves)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def _splat_in_child() -> float:
+    grid = (1, 8, 8)
+    out = bev_ops.lift_splat(
+        torch.ones(1, 2, 4, 16, 40),
+        torch.ones(1, 2, 3, 16, 40),
+        rig(2, 16, 40, grid),
+        torch.arange(4.0) * 9,
+        grid,
+    )
+    return out.sum().item()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.usefixtures("threads")
+def test_runs_in_forked_processes() -> None:
+    torch.set_num_threads(2)
+    expected = _splat_in_child()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if _splat_in_child() == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0

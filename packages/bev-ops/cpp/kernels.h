@@ -47,6 +47,18 @@ struct Block {
   int64_t rows, columns;
 };
 
+// The source cell to the upper left of each position of a row, and the fractions beyond it.
+template <class T>
+struct TapRow {
+  int32_t *x, *y;
+  T *fx, *fy;
+};
+
+// Elements that correlate_row needs to work on kRows pixels at a time.
+inline int64_t correlation_scratch(int64_t channels, int64_t groups, int64_t hypotheses) {
+  return kRows * (hypotheses * (padded(channels) + groups) + padded(channels) + 2 * kRows);
+}
+
 // Where cells of one row of the reference view are seen in the source view; slopes by depth are optional.
 template <class T>
 struct Positions {
@@ -84,22 +96,27 @@ struct ValueKernels {
   // bev[cell] += features[point] for the cells that `owner` owns.
   void (*pool)(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels,
                T* bev, int64_t grid_x, int64_t owner, int64_t owners);
-  // Correlation of one row of the reference view with its warps: out[g * stride_g + k * stride_k + j].
+  // Source cells around the positions of one row.
+  void (*find_taps)(const Map<T>& map, const T* u, const T* v, int64_t width, TapRow<T> out);
+  // Correlation of one row of the reference view with its warps, whose taps follow each other by hypothesis:
+  // out[g * stride_g + k * stride_k + j].
   void (*correlate_row)(const T* reference, int64_t pitch, int64_t width, const Map<T>& source,
-                        int64_t channels, int64_t groups, const T* u, const T* v, int64_t hypotheses, T* out,
+                        int64_t channels, int64_t groups, TapRow<T> taps, int64_t hypotheses, T* out,
                         int64_t stride_g, int64_t stride_k, const T* zeros, T* scratch);
   // Warps of one row: out[j * channels + c].
-  void (*warp_row)(int64_t width, const Map<T>& source, int64_t channels, const T* u, const T* v, T* out,
+  void (*warp_row)(int64_t width, const Map<T>& source, int64_t channels, TapRow<T> taps, T* out,
                    const T* zeros);
   // With t = coefficient * reference (or coefficient where there is no reference), for channels `first` to
-  // `last` of one row: grad_reference += coefficient * warped; grad_source += t at the taps.
-  void (*sweep_backward_row)(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
-                             const Map<T>& source, int64_t first, int64_t last, const T* u, const T* v,
-                             T* grad_reference, T* grad_source, const T* zeros, T* sink);
-  // d sum(t * warped) / d depth for the cells of one row.
+  // `last` of up to kRows pixels of one row from `start`: grad_reference += coefficient * warped;
+  // grad_source += t at the taps. Coefficients lie in kRows rows of channels per hypothesis.
+  void (*sweep_backward_tile)(int64_t start, int64_t pixels, int64_t width, int64_t hypotheses,
+                              const T* coefficient, const T* reference, int64_t pitch, const Map<T>& source,
+                              int64_t first, int64_t last, TapRow<T> taps, T* grad_reference, T* grad_source,
+                              const T* zeros, T* sink);
+  // d sum(t * warped) / d depth for the cells of one row; du and dv are the slopes of the positions.
   void (*sweep_backward_depth)(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
-                               const Map<T>& source, int64_t channels, Positions<T> positions, T* out,
-                               int64_t stride, const T* zeros);
+                               const Map<T>& source, int64_t channels, TapRow<T> taps, const T* du,
+                               const T* dv, T* out, const T* zeros);
   // out[j * pitch + c] = grad[g(c)] * scale of one row.
   void (*spread_groups)(const T* grad, int64_t stride_g, int64_t stride_w, int64_t width, int64_t channels,
                         int64_t groups, T scale, T* out, int64_t pitch);

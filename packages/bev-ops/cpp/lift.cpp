@@ -1,6 +1,10 @@
 // Lift-splat. The unit of work is a tile: 16 image columns of one camera, 16 rows high. The points of a column
 // fall into few cells, so they are merged by cell first (in depth and across rows), and each group of points is
 // one short product with the column's features.
+#include <atomic>
+#include <cstring>
+#include <vector>
+
 #include "ops.h"
 #include "parallel.h"
 
@@ -8,8 +12,8 @@ namespace bev {
 namespace {
 
 constexpr int64_t kColumns = 16;
-// What the groups of the tiles in flight may take, bytes; more where there are many threads.
-constexpr int64_t kGroupBytes = int64_t(8) << 20;
+// Points in flight between merging and summing: few waits for each other, and scratch memory in bounds.
+constexpr int64_t kPointsInFlight = int64_t(1) << 20;
 
 struct Tile {
   int64_t camera, row, column, rows, columns, batch, n;
@@ -100,22 +104,73 @@ struct Merger {
   }
 };
 
+// Groups of one column, at their most.
 template <class T>
-struct GroupStore {
+struct GroupRoom {
   int64_t capacity;
   Scratch<int32_t> cell;
   Scratch<uint16_t> rows;
   Scratch<T> weight;
 
-  GroupStore(int64_t columns, int64_t per_column)
+  GroupRoom(int threads, int64_t per_column)
       : capacity(per_column),
-        cell(columns * per_column),
-        rows(columns * per_column),
-        weight(columns * per_column * kRows) {}
-  Groups<T> operator[](int64_t column) const {
-    const int64_t first = column * capacity;
+        cell(threads * per_column),
+        rows(threads * per_column),
+        weight(threads * per_column * kRows) {}
+  Groups<T> operator[](int thread) const {
+    const int64_t first = thread * capacity;
     return {cell.get() + first, rows.get() + first, weight.get() + first * kRows};
   }
+};
+
+// Groups that one thread merged, column after column.
+template <class T>
+class GroupList {
+ public:
+  ~GroupList() {
+    std::free(groups_.cell);
+    std::free(groups_.rows);
+    std::free(groups_.weight);
+  }
+  void clear() { size_ = 0; }
+  int64_t size() const { return size_; }
+  // False where there is no memory for them.
+  bool append(const Groups<T>& groups, int64_t count) {
+    if (size_ + count > capacity_ && !grow(2 * (size_ + count))) return false;
+    std::memcpy(groups_.cell + size_, groups.cell, count * sizeof(int32_t));
+    std::memcpy(groups_.rows + size_, groups.rows, count * sizeof(uint16_t));
+    std::memcpy(groups_.weight + size_ * kRows, groups.weight, count * kRows * sizeof(T));
+    size_ += count;
+    return true;
+  }
+  Groups<T> from(int64_t first) const {
+    return {groups_.cell + first, groups_.rows + first, groups_.weight + first * kRows};
+  }
+
+ private:
+  template <class E>
+  static bool resize(E*& data, int64_t count) {
+    void* larger = std::realloc(data, count * sizeof(E));
+    if (larger) data = static_cast<E*>(larger);
+    return larger != nullptr;
+  }
+  bool grow(int64_t count) {
+    if (count < 1024) count = 1024;
+    if (!resize(groups_.cell, count) || !resize(groups_.rows, count) || !resize(groups_.weight, count * kRows)) {
+      return false;
+    }
+    capacity_ = count;
+    return true;
+  }
+
+  Groups<T> groups_{};
+  int64_t size_ = 0, capacity_ = 0;
+};
+
+// Where a column's groups are.
+struct ColumnGroups {
+  int thread;
+  int64_t first, count;
 };
 
 }  // namespace
@@ -126,17 +181,20 @@ void lift_splat(const LiftShape& shape, Strided<const Values> depth, Strided<con
   const Tiles tiles(shape);
   const auto& kernels = Of<Values>::values();
   const int64_t pitch = padded(shape.channels), capacity = shape.bins * kRows;
-  int64_t in_flight = kGroupBytes / (kColumns * capacity * kRows * int64_t(sizeof(Values)));
+  int64_t in_flight = kPointsInFlight / (kColumns * capacity);
   if (in_flight < 2 * threads) in_flight = 2 * threads;
   if (in_flight > tiles.count) in_flight = tiles.count;
 
   const Merger<Values, Places> merger(shape, depth, projection, bins, threads);
-  const GroupStore<Values> groups(in_flight * kColumns, capacity);
-  Scratch<int64_t> counts(in_flight * kColumns);
+  const GroupRoom<Values> room(threads, capacity);
+  std::vector<GroupList<Values>> lists(threads);
+  Scratch<ColumnGroups> columns(in_flight * kColumns);
   Scratch<Values> features(in_flight * kColumns * kRows * pitch);
+  std::atomic<bool> exhausted{false};
 
   for (int64_t first = 0; first < tiles.count; first += in_flight) {
     const int64_t now = first + in_flight < tiles.count ? in_flight : tiles.count - first;
+    for (auto& list : lists) list.clear();
     parallel(now, threads, [&](int64_t t, int thread) {
       const Tile tile = tiles[first + t];
       Values* packed = features.get() + t * kColumns * kRows * pitch;
@@ -149,18 +207,21 @@ void lift_splat(const LiftShape& shape, Strided<const Values> depth, Strided<con
       }
       merger.load(tile, thread);
       for (int64_t c = 0; c < tile.columns; ++c) {
-        const int64_t column = t * kColumns + c;
-        counts.get()[column] = merger.merge(tile, c, thread, groups[column], nullptr, nullptr);
+        const int64_t count = merger.merge(tile, c, thread, room[thread], nullptr, nullptr);
+        columns.get()[t * kColumns + c] = {thread, lists[thread].size(), count};
+        if (!lists[thread].append(room[thread], count)) exhausted = true;
       }
     });
+    if (exhausted) throw std::bad_alloc();
     parallel(threads, threads, [&](int64_t owner, int) {
       for (int64_t t = 0; t < now; ++t) {
         const Tile tile = tiles[first + t];
         Values* map = bev + tile.batch * shape.grid.y * shape.grid.x * shape.channels;
         for (int64_t c = 0; c < tile.columns; ++c) {
-          const int64_t column = t * kColumns + c;
-          kernels.splat(groups[column], counts.get()[column], features.get() + column * kRows * pitch,
-                        shape.channels, map, shape.grid.x, owner, threads);
+          const ColumnGroups column = columns.get()[t * kColumns + c];
+          kernels.splat(lists[column.thread].from(column.first), column.count,
+                        features.get() + (t * kColumns + c) * kRows * pitch, shape.channels, map, shape.grid.x,
+                        owner, threads);
         }
       }
     });
@@ -177,7 +238,7 @@ void lift_splat_backward(const LiftShape& shape, const Values* grad, Strided<con
   const int64_t tile_features = kColumns * shape.channels * kRows;
 
   const Merger<Values, Places> merger(shape, depth, projection, bins, threads);
-  const GroupStore<Values> groups(threads, capacity);
+  const GroupRoom<Values> groups(threads, capacity);
   Scratch<Event> events(threads * capacity);
   Scratch<Values> group_grads(threads * capacity * kRows);
   Scratch<Values> features(threads * tile_features);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops.h"
+#include "parallel.h"
 
 namespace py = pybind11;
 
@@ -181,6 +182,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("correlate", &correlate, free);
   m.def("sweep_backward", &sweep_backward, free);
   m.def("to_channels_last", &to_channels_last, free);
+  m.def("want_large_pages", [](uintptr_t address, size_t bytes) {
+    bev::want_large_pages(reinterpret_cast<void*>(address), bytes);
+  });
   m.def("instruction_set", [] { return bev::table().name; }, "The instruction set in use.");
   m.def("instruction_sets", [] { return bev::available(); }, "What this processor can run, best first.");
   m.def("select", [](const std::string& name) { return bev::select(name.c_str()); },

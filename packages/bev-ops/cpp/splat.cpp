@@ -1,67 +1,9 @@
 // Splatting: packing of image columns, merging of their points by cell, and the sums themselves.
-#include "simd.h"
+#include "transpose.h"
 
 namespace bev {
 namespace BEV_ISA {
 namespace {
-
-using Vec4 = float __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define BEV_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-typedef int Index4 __attribute__((vector_size(16)));
-#define BEV_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (Index4{i, j, k, l}))
-#endif
-
-BEV_INLINE Vec4 load4(const float* from) {
-  Vec4 value;
-  __builtin_memcpy(&value, from, sizeof(value));
-  return value;
-}
-
-BEV_INLINE void store4(float* to, Vec4 value) { __builtin_memcpy(to, &value, sizeof(value)); }
-
-// to[c * to_pitch + r] = from[r * from_pitch + c] for 4 x 4 elements.
-BEV_INLINE void transpose4(const float* from, int64_t from_pitch, float* to, int64_t to_pitch) {
-  const Vec4 a = load4(from), b = load4(from + from_pitch);
-  const Vec4 c = load4(from + 2 * from_pitch), d = load4(from + 3 * from_pitch);
-  const Vec4 ab_low = BEV_SHUFFLE(a, b, 0, 4, 1, 5), ab_high = BEV_SHUFFLE(a, b, 2, 6, 3, 7);
-  const Vec4 cd_low = BEV_SHUFFLE(c, d, 0, 4, 1, 5), cd_high = BEV_SHUFFLE(c, d, 2, 6, 3, 7);
-  store4(to, BEV_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5));
-  store4(to + to_pitch, BEV_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7));
-  store4(to + 2 * to_pitch, BEV_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5));
-  store4(to + 3 * to_pitch, BEV_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7));
-}
-
-template <class T>
-BEV_INLINE void transpose_rest(const T* from, int64_t from_row, int64_t from_column, int64_t rows,
-                               int64_t columns, T* to, int64_t to_row, int64_t to_column) {
-  for (int64_t c = 0; c < columns; ++c) {
-    for (int64_t r = 0; r < rows; ++r) to[r * to_row + c * to_column] = from[r * from_row + c * from_column];
-  }
-}
-
-// Whole 4 x 4 squares of a transposition; says how many rows and columns it did. Doubles have no fast path.
-template <class T>
-BEV_INLINE void transpose_squares(const T*, int64_t, T*, int64_t, int64_t& rows, int64_t& columns) {
-  rows = columns = 0;
-}
-
-BEV_INLINE void transpose_squares(const float* from, int64_t from_pitch, float* to, int64_t to_pitch,
-                                  int64_t& rows, int64_t& columns) {
-  rows = rows / 4 * 4;
-  columns = columns / 4 * 4;
-  // Sixteen columns at a time: a cache line of each row is read once.
-  for (int64_t c0 = 0; c0 < columns; c0 += 16) {
-    const int64_t c_end = c0 + 16 < columns ? c0 + 16 : columns;
-    for (int64_t r = 0; r < rows; r += 4) {
-      for (int64_t c = c0; c < c_end; c += 4) {
-        transpose4(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch);
-      }
-    }
-  }
-}
 
 template <class T>
 void pack(Block<const T> block, T* out, int64_t pitch, int64_t pad) {
@@ -313,7 +255,7 @@ template <class T>
 void pool(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels, T* bev,
           int64_t grid_x, int64_t owner, int64_t owners) {
   constexpr int L = Simd<T>::lanes;
-  constexpr int64_t kPiece = 1024;
+  constexpr int64_t kPiece = 1024, kAhead = 8;
   int32_t mine[kPiece];
   for (int64_t start = 0; start < points; start += kPiece) {
     const int64_t end = start + kPiece < points ? start + kPiece : points;
@@ -326,6 +268,11 @@ void pool(const int32_t* cells, int64_t points, const T* features, int64_t strid
       const int64_t p = start + mine[n];
       T* out = bev + int64_t(cells[p]) * channels;
       const T* in = features + p * stride;
+      // Cells are met in no order: ask for those to come.
+      if (n + kAhead < count) {
+        const T* next = bev + int64_t(cells[start + mine[n + kAhead]]) * channels;
+        for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(next + c, 1);
+      }
       int64_t c = 0;
       for (; c + L <= channels; c += L) store(out + c, load(out + c) + load(in + c));
       for (; c < channels; ++c) out[c] += in[c];

@@ -5,9 +5,6 @@
 namespace bev {
 namespace {
 
-// Channels that one unit of the backward pass owns.
-constexpr int64_t kOwned = 64;
-
 // A view in rows of padded channels: the tensor itself where it is laid out so, else a copy.
 template <class T>
 class Rows {
@@ -59,13 +56,42 @@ void sweep_row(const PositionKernels<double>& k, const double* matrix, int64_t i
   k.sweep_row_f64(matrix, i, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
 }
 
-// Positions of the cells of row i of view b at hypothesis k.
+// Positions and taps of the rows that each thread has in hand.
+template <class T>
+class RowSpace {
+ public:
+  RowSpace(int64_t size, int threads) : size_(size), values_(threads * 6 * size), cells_(threads * 2 * size) {}
+
+  Positions<T> positions(int thread) const {
+    T* first = values_.get() + thread * 6 * size_;
+    return {first, first + size_, first + 2 * size_, first + 3 * size_};
+  }
+  TapRow<T> taps(int thread) const {
+    T* values = values_.get() + (thread * 6 + 4) * size_;
+    int32_t* cells = cells_.get() + thread * 2 * size_;
+    return {cells, cells + size_, values, values + size_};
+  }
+
+ private:
+  int64_t size_;
+  Scratch<T> values_;
+  Scratch<int32_t> cells_;
+};
+
+// Positions and taps of the cells of row i of view b at hypothesis k, to start at `offset` of their rows.
 template <class Values, class Places>
-void positions_of(const SweepShape& shape, const Places* projection, const Strided<const Places>& depth,
-                  int64_t b, int64_t k, int64_t i, Positions<Values> out) {
+TapRow<Values> find_row(const SweepShape& shape, const Places* projection, const Strided<const Places>& depth,
+                        const Map<Values>& source, int64_t b, int64_t k, int64_t i, bool slopes,
+                        const RowSpace<Values>& space, int thread, int64_t offset = 0) {
   const int64_t* s = depth.stride;
+  Positions<Values> at = space.positions(thread);
+  if (!slopes) at.du = at.dv = nullptr;
   sweep_row(Of<Places>::positions(), projection + b * 12, i, shape.width,
-            depth.data + b * s[0] + k * s[1] + i * s[2], s[3], shape, out);
+            depth.data + b * s[0] + k * s[1] + i * s[2], s[3], shape, at);
+  TapRow<Values> taps = space.taps(thread);
+  taps = {taps.x + offset, taps.y + offset, taps.fx + offset, taps.fy + offset};
+  Of<Values>::values().find_taps(source, at.u, at.v, shape.width, taps);
+  return taps;
 }
 
 template <class T>
@@ -80,19 +106,19 @@ class Zeros {
   Scratch<T> data_;
 };
 
-// What the sums of a row are multiplied with, in rows of padded channels: the gradient itself, or for a
-// correlation that of each channel's group.
+// What the sums of pixels `start` on are multiplied with, in rows of padded channels: the gradient itself, or
+// for a correlation that of each channel's group.
 template <class T>
 void coefficients(const SweepShape& shape, const Strided<const T>& grad, int64_t b, int64_t k, int64_t i,
-                  T* out) {
+                  int64_t start, int64_t pixels, T* out) {
   const int64_t* s = grad.stride;
-  const T* row = grad.data + b * s[0] + k * s[2] + i * s[3];
+  const T* row = grad.data + b * s[0] + k * s[2] + i * s[3] + start * s[4];
   const int64_t pitch = padded(shape.channels);
   if (shape.groups) {
-    Of<T>::values().spread_groups(row, s[1], s[4], shape.width, shape.channels, shape.groups,
+    Of<T>::values().spread_groups(row, s[1], s[4], pixels, shape.channels, shape.groups,
                                   T(shape.groups) / T(shape.channels), out, pitch);
   } else {
-    Of<T>::values().pack({row, s[1], s[4], shape.channels, shape.width}, out, pitch, pitch);
+    Of<T>::values().pack({row, s[1], s[4], shape.channels, pixels}, out, pitch, pitch);
   }
 }
 
@@ -103,13 +129,12 @@ void warp(const SweepShape& shape, Strided<const Values> source, const Places* p
           Strided<const Places> depth, Values* out, int threads) {
   const Rows<Values> rows(source, shape.batch, shape.channels, shape.source_height, shape.source_width, threads);
   const Zeros<Values> zeros(padded(shape.channels));
-  Scratch<Values> positions(threads * 2 * shape.width);
+  const RowSpace<Values> space(shape.width, threads);
   parallel(shape.batch * shape.hypotheses * shape.height, threads, [&](int64_t unit, int thread) {
     const int64_t i = unit % shape.height, k = unit / shape.height % shape.hypotheses;
     const int64_t b = unit / shape.height / shape.hypotheses;
-    Values* u = positions.get() + thread * 2 * shape.width;
-    positions_of(shape, projection, depth, b, k, i, Positions<Values>{u, u + shape.width, nullptr, nullptr});
-    Of<Values>::values().warp_row(shape.width, rows[b], shape.channels, u, u + shape.width,
+    const auto taps = find_row(shape, projection, depth, rows[b], b, k, i, false, space, thread);
+    Of<Values>::values().warp_row(shape.width, rows[b], shape.channels, taps,
                                   out + unit * shape.width * shape.channels, zeros.get());
   });
 }
@@ -120,22 +145,21 @@ void correlate(const SweepShape& shape, Strided<const Values> reference, Strided
   const Rows<Values> from(source, shape.batch, shape.channels, shape.source_height, shape.source_width, threads);
   const Rows<Values> with(reference, shape.batch, shape.channels, shape.height, shape.width, threads);
   const Zeros<Values> zeros(padded(shape.channels));
-  const int64_t cells = shape.height * shape.width, row = shape.hypotheses * shape.width;
-  const int64_t sums =
-      shape.hypotheses * (padded(shape.channels) + kRows + shape.groups) + 2 * kRows;
-  Scratch<Values> positions(threads * 2 * row), scratch(threads * sums);
+  const int64_t cells = shape.height * shape.width;
+  const int64_t sums = correlation_scratch(shape.channels, shape.groups, shape.hypotheses);
+  const RowSpace<Values> space(shape.hypotheses * shape.width, threads);
+  Scratch<Values> scratch(threads * sums);
   parallel(shape.batch * shape.height, threads, [&](int64_t unit, int thread) {
     const int64_t b = unit / shape.height, i = unit % shape.height;
-    Values* u = positions.get() + thread * 2 * row;
     for (int64_t k = 0; k < shape.hypotheses; ++k) {
-      Values* here = u + k * shape.width;
-      positions_of(shape, projection, depth, b, k, i, Positions<Values>{here, here + row, nullptr, nullptr});
+      find_row(shape, projection, depth, from[b], b, k, i, false, space, thread, k * shape.width);
     }
     const Map<Values> view = with[b];
     Of<Values>::values().correlate_row(
-        view.data + i * view.row, view.pitch, shape.width, from[b], shape.channels, shape.groups, u, u + row,
-        shape.hypotheses, out + b * shape.groups * shape.hypotheses * cells + i * shape.width,
-        shape.hypotheses * cells, cells, zeros.get(), scratch.get() + thread * sums);
+        view.data + i * view.row, view.pitch, shape.width, from[b], shape.channels, shape.groups,
+        space.taps(thread), shape.hypotheses,
+        out + b * shape.groups * shape.hypotheses * cells + i * shape.width, shape.hypotheses * cells, cells,
+        zeros.get(), scratch.get() + thread * sums);
   });
 }
 
@@ -149,24 +173,37 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
   const Rows<Values> from(source, shape.batch, shape.channels, shape.source_height, shape.source_width, threads);
   const Rows<Values> with(reference, correlation ? shape.batch : 0, shape.channels, shape.height, width, threads);
   const Zeros<Values> zeros(pitch);
-  Scratch<Values> sinks(threads * pitch), positions(threads * 4 * width), factors(threads * width * pitch);
+  const RowSpace<Values> space(shape.hypotheses * width, threads);
+  const int64_t tile_factors = shape.hypotheses * kRows * pitch;
+  const int64_t factor_size = tile_factors > width * pitch ? tile_factors : width * pitch;
+  Scratch<Values> sinks(threads * pitch), factors(threads * factor_size);
+  for (int64_t n = 0; n < threads * pitch; ++n) sinks.get()[n] = 0;
   const auto reference_row = [&](int64_t b, int64_t i) -> const Values* {
     return correlation ? with[b].data + i * with[b].row : nullptr;
   };
 
-  const int64_t owners = (pitch + kOwned - 1) / kOwned;
+  // A unit owns some channels of one view: as many units as keep the threads busy. However channels are dealt,
+  // each element's sum runs in the same order.
+  const int64_t most = pitch / kRows, asked = (2 * threads + shape.batch - 1) / shape.batch;
+  const int64_t owned = threads == 1 ? pitch : (most + asked - 1) / asked * kRows;
+  const int64_t owners = (pitch + owned - 1) / owned;
   if (grad_reference || grad_source) {
     parallel(shape.batch * owners, threads, [&](int64_t unit, int thread) {
-      const int64_t b = unit / owners, first = unit % owners * kOwned;
-      const int64_t last = first + kOwned < pitch ? first + kOwned : pitch;
-      Values* u = positions.get() + thread * 4 * width;
-      Values* factor = factors.get() + thread * width * pitch;
+      const int64_t b = unit / owners, first = unit % owners * owned;
+      const int64_t last = first + owned < pitch ? first + owned : pitch;
+      Values* factor = factors.get() + thread * factor_size;
       for (int64_t i = 0; i < shape.height; ++i) {
         for (int64_t k = 0; k < shape.hypotheses; ++k) {
-          positions_of(shape, projection, depth, b, k, i, Positions<Values>{u, u + width, nullptr, nullptr});
-          coefficients(shape, grad, b, k, i, factor);
-          kernels.sweep_backward_row(
-              width, factor, reference_row(b, i), pitch, from[b], first, last, u, u + width,
+          find_row(shape, projection, depth, from[b], b, k, i, false, space, thread, k * width);
+        }
+        for (int64_t start = 0; start < width; start += kRows) {
+          const int64_t pixels = width - start < kRows ? width - start : kRows;
+          for (int64_t k = 0; k < shape.hypotheses; ++k) {
+            coefficients(shape, grad, b, k, i, start, pixels, factor + k * kRows * pitch);
+          }
+          kernels.sweep_backward_tile(
+              start, pixels, width, shape.hypotheses, factor, reference_row(b, i), pitch, from[b], first, last,
+              space.taps(thread),
               grad_reference ? grad_reference + (b * shape.height + i) * width * pitch : nullptr,
               grad_source ? grad_source + b * from[b].height * from[b].row : nullptr, zeros.get(),
               sinks.get() + thread * pitch);
@@ -178,13 +215,12 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
   parallel(shape.batch * shape.hypotheses * shape.height, threads, [&](int64_t unit, int thread) {
     const int64_t i = unit % shape.height, k = unit / shape.height % shape.hypotheses;
     const int64_t b = unit / shape.height / shape.hypotheses;
-    Values* u = positions.get() + thread * 4 * width;
-    Values* factor = factors.get() + thread * width * pitch;
-    const Positions<Values> here{u, u + width, u + 2 * width, u + 3 * width};
-    positions_of(shape, projection, depth, b, k, i, here);
-    coefficients(shape, grad, b, k, i, factor);
-    kernels.sweep_backward_depth(width, factor, reference_row(b, i), pitch, from[b], pitch, here,
-                                 grad_depth + unit * width, 1, zeros.get());
+    Values* factor = factors.get() + thread * factor_size;
+    const auto taps = find_row(shape, projection, depth, from[b], b, k, i, true, space, thread);
+    const Positions<Values> at = space.positions(thread);
+    coefficients(shape, grad, b, k, i, 0, width, factor);
+    kernels.sweep_backward_depth(width, factor, reference_row(b, i), pitch, from[b], pitch, taps, at.du, at.dv,
+                                 grad_depth + unit * width, zeros.get());
   });
 }
 

@@ -1,46 +1,67 @@
 // Plane sweep: bilinear warps of rows of channels, and their correlation with a reference view.
-#include "simd.h"
+#include "transpose.h"
 
 namespace bev {
 namespace BEV_ISA {
 namespace {
 
-// The four source cells around a position and their weights; what lies outside the view reads `zeros`.
+// No point of the source view.
+constexpr int32_t kNowhere = INT32_MIN;
+
+// The source cells around one position and their weights; what lies outside the view reads `zeros`.
 template <class T>
 struct Taps {
-  const T* at[4];
-  T weight[4];
-  T fx, fy;
-  bool any;
+  const T *a, *b, *c, *d;
+  T wa, wb, wc, wd;
 };
 
 template <class T>
-BEV_INLINE Taps<T> taps_of(const Map<T>& map, T u, T v, const T* zeros) {
-  Taps<T> taps;
-  taps.any = u > T(-1) && u < T(map.width) && v > T(-1) && v < T(map.height);
-  if (!taps.any) return taps;
-  // Both are above -1, so that adding one makes truncation a floor.
-  const int64_t x = int64_t(u + T(1)) - 1, y = int64_t(v + T(1)) - 1;
-  // Just below a whole number the sum above may round up; the position then counts as that number.
-  const T fx = u - T(x) < T(0) ? T(0) : u - T(x), fy = v - T(y) < T(0) ? T(0) : v - T(y);
-  const bool left = x >= 0, right = x + 1 < map.width, top = y >= 0, bottom = y + 1 < map.height;
+BEV_INLINE Taps<T> taps_of(const Map<T>& map, const TapRow<T>& row, int64_t j, const T* zeros, T scale = 1) {
+  const int64_t x = row.x[j], y = row.y[j];
   const int64_t corner = y * map.row + x * map.pitch;
-  taps.at[0] = left && top && x < map.width && y < map.height ? map.data + corner : zeros;
-  taps.at[1] = right && top && y < map.height ? map.data + (corner + map.pitch) : zeros;
-  taps.at[2] = left && bottom && x < map.width ? map.data + (corner + map.row) : zeros;
-  taps.at[3] = right && bottom ? map.data + (corner + map.row + map.pitch) : zeros;
-  taps.weight[0] = (T(1) - fx) * (T(1) - fy);
-  taps.weight[1] = fx * (T(1) - fy);
-  taps.weight[2] = (T(1) - fx) * fy;
-  taps.weight[3] = fx * fy;
-  taps.fx = fx, taps.fy = fy;
+  Taps<T> taps;
+  if (uint64_t(x) < uint64_t(map.width - 1) && uint64_t(y) < uint64_t(map.height - 1)) {
+    taps.a = map.data + corner;
+    taps.b = taps.a + map.pitch;
+    taps.c = taps.a + map.row;
+    taps.d = taps.c + map.pitch;
+  } else {
+    const bool left = x >= 0 && x < map.width, right = x + 1 < map.width;
+    const bool top = y >= 0 && y < map.height, bottom = y + 1 < map.height;
+    taps.a = left && top ? map.data + corner : zeros;
+    taps.b = right && top ? map.data + (corner + map.pitch) : zeros;
+    taps.c = left && bottom ? map.data + (corner + map.row) : zeros;
+    taps.d = right && bottom ? map.data + (corner + map.row + map.pitch) : zeros;
+  }
+  const T fx = row.fx[j], upper = (T(1) - row.fy[j]) * scale, lower = row.fy[j] * scale;
+  taps.wa = (T(1) - fx) * upper;
+  taps.wb = fx * upper;
+  taps.wc = (T(1) - fx) * lower;
+  taps.wd = fx * lower;
   return taps;
 }
 
 template <class T>
 BEV_INLINE Vec<T> blend(const Taps<T>& taps, int64_t c) {
-  return (taps.weight[0] * load(taps.at[0] + c) + taps.weight[1] * load(taps.at[1] + c)) +
-         (taps.weight[2] * load(taps.at[2] + c) + taps.weight[3] * load(taps.at[3] + c));
+  return (taps.wa * load(taps.a + c) + taps.wb * load(taps.b + c)) +
+         (taps.wc * load(taps.c + c) + taps.wd * load(taps.d + c));
+}
+
+template <class T>
+void find_taps(const Map<T>& map, const T* u, const T* v, int64_t width, TapRow<T> out) {
+  const T u_end = T(map.width), v_end = T(map.height);
+  for (int64_t j = 0; j < width; ++j) {
+    const bool seen = (u[j] > T(-1)) & (u[j] < u_end) & (v[j] > T(-1)) & (v[j] < v_end);
+    const T column = seen ? u[j] : T(0), row = seen ? v[j] : T(0);
+    // Both are above -1, so that adding one makes truncation a floor. Just below a whole number that sum may
+    // round up; the position then counts as that number.
+    const int32_t x = int32_t(column + T(1)) - 1, y = int32_t(row + T(1)) - 1;
+    const T fx = column - T(x), fy = row - T(y);
+    out.fx[j] = fx > T(0) ? fx : T(0);
+    out.fy[j] = fy > T(0) ? fy : T(0);
+    out.x[j] = seen ? x : kNowhere;
+    out.y[j] = y;
+  }
 }
 
 // Sums of neighbouring lanes of two vectors in a row.
@@ -69,7 +90,7 @@ BEV_INLINE Vec<T> pair_sums(Vec<T> a, Vec<T> b) {
 
 BEV_INLINE bool power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
 
-// Sums over each group of one hypothesis' products, written to out[g]; any group size.
+// Sums over each group of one hypothesis' products; any group size.
 template <class T>
 BEV_INLINE void plain_group_sums(const Taps<T>& taps, const T* reference, int64_t channels, int64_t groups,
                                  T* products, T* out) {
@@ -86,152 +107,187 @@ BEV_INLINE void plain_group_sums(const Taps<T>& taps, const T* reference, int64_
 // How products of one hypothesis lie in vectors before their lanes are summed.
 template <class T>
 struct GroupLayout {
+  bool fits;        // else sums are taken one by one
   int64_t vectors;  // per hypothesis
   int64_t merged;   // vectors of a group that add up lane by lane first
   int64_t lanes;    // then this many neighbouring lanes make one sum
   int64_t results;  // sums per hypothesis, of which the first are the groups
 
-  BEV_INLINE bool fits(int64_t channels, int64_t groups, GroupLayout& layout) {
+  GroupLayout(int64_t channels, int64_t groups) {
     constexpr int64_t L = Simd<T>::lanes;
-    const int64_t size = channels / groups;
+    const int64_t size = channels / groups, all = (channels + L - 1) / L;
     if (size % L == 0) {
-      layout = {groups, size / L, L, groups};
-      return true;
+      fits = true, vectors = groups, merged = size / L, lanes = L, results = groups;
+    } else if (power_of_two(size) && size < L) {
+      fits = true, vectors = all, merged = 1, lanes = size, results = all * L / size;
+    } else {
+      fits = false, vectors = all, merged = 1, lanes = 1, results = groups;
     }
-    if (!power_of_two(size) || size > L) return false;
-    const int64_t vectors = (channels + L - 1) / L;
-    layout = {vectors, 1, size, vectors * L / size};
-    return true;
   }
 };
 
+// Correlations of one pixel: scratch[k * layout.results + g].
 template <class T>
-void correlate_pixel(const T* reference, const Map<T>& source, int64_t channels, int64_t groups, const T* u,
-                     const T* v, int64_t stride, int64_t hypotheses, const T* zeros, T* scratch, T* sums,
-                     int64_t sums_pitch) {
+void correlate_pixel(const T* reference, const Map<T>& source, int64_t channels, int64_t groups,
+                     const GroupLayout<T>& layout, TapRow<T> taps_row, int64_t j, int64_t stride,
+                     int64_t hypotheses, const T* zeros, T* scratch) {
   constexpr int L = Simd<T>::lanes;
-  GroupLayout<T> layout;
-  if (!GroupLayout<T>::fits(channels, groups, layout)) {
-    for (int64_t k = 0; k < hypotheses; ++k) {
-      const Taps<T> taps = taps_of(source, u[k * stride], v[k * stride], zeros);
-      if (taps.any) {
-        plain_group_sums(taps, reference, channels, groups, scratch, sums + k * sums_pitch);
-      } else {
-        for (int64_t g = 0; g < groups; ++g) sums[k * sums_pitch + g] = 0;
+  const T scale = T(groups) / T(channels);
+  for (int64_t k = 0; k < hypotheses; ++k, j += stride) {
+    const bool seen = taps_row.x[j] != kNowhere;
+    if (!layout.fits) {
+      T* out = scratch + k * groups;
+      for (int64_t g = 0; g < groups; ++g) out[g] = 0;
+      if (seen) {
+        const Taps<T> taps = taps_of(source, taps_row, j, zeros, scale);
+        plain_group_sums(taps, reference, channels, groups, scratch + hypotheses * groups, out);
       }
+      continue;
     }
-    return;
-  }
-  int64_t count = hypotheses * layout.vectors;
-  for (int64_t k = 0; k < hypotheses; ++k) {
-    const Taps<T> taps = taps_of(source, u[k * stride], v[k * stride], zeros);
     T* out = scratch + k * layout.vectors * L;
-    int64_t c = 0;
-    for (int64_t n = 0; n < layout.vectors; ++n) {
+    if (!seen) {
+      for (int64_t n = 0; n < layout.vectors; ++n) store(out + n * L, Vec<T>{});
+      continue;
+    }
+    const Taps<T> taps = taps_of(source, taps_row, j, zeros, scale);
+    if (layout.merged == 1) {
+      for (int64_t c = 0; c < layout.vectors * L; c += L) store(out + c, blend(taps, c) * load(reference + c));
+      continue;
+    }
+    for (int64_t n = 0, c = 0; n < layout.vectors; ++n) {
       Vec<T> sum = {};
-      if (taps.any) {
-        for (int64_t m = 0; m < layout.merged; ++m, c += L) sum += blend(taps, c) * load(reference + c);
-      }
+      for (int64_t m = 0; m < layout.merged; ++m, c += L) sum += blend(taps, c) * load(reference + c);
       store(out + n * L, sum);
     }
   }
+  if (!layout.fits) return;
+  int64_t count = hypotheses * layout.vectors;
   for (int64_t lanes = layout.lanes; lanes > 1; lanes /= 2) {
     if (count % 2) store(scratch + count++ * L, Vec<T>{});
-    for (int64_t n = 0; n < count; n += 2) {
-      store(scratch + n / 2 * L, pair_sums<T>(load(scratch + n * L), load(scratch + (n + 1) * L)));
-    }
     count /= 2;
+    for (int64_t n = 0; n < count; ++n) {
+      store(scratch + n * L, pair_sums<T>(load(scratch + 2 * n * L), load(scratch + (2 * n + 1) * L)));
+    }
   }
-  for (int64_t k = 0; k < hypotheses; ++k) {
-    for (int64_t g = 0; g < groups; ++g) sums[k * sums_pitch + g] = scratch[k * layout.results + g];
+}
+
+// Asks for the cells that the pixel after the next will be the first to read.
+template <class T>
+BEV_INLINE void prefetch_taps(const Map<T>& source, const TapRow<T>& row, int64_t j, int64_t channels) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t x = row.x[j], y = row.y[j];
+  if (uint64_t(x) >= uint64_t(source.width - 1) || uint64_t(y) >= uint64_t(source.height - 1)) return;
+  const T* cell = source.data + y * source.row + (x + 1) * source.pitch;
+  for (int64_t c = 0; c < channels; c += kLine) {
+    __builtin_prefetch(cell + c);
+    __builtin_prefetch(cell + source.row + c);
   }
 }
 
 template <class T>
 void correlate_row(const T* reference, int64_t pitch, int64_t width, const Map<T>& source, int64_t channels,
-                   int64_t groups, const T* u, const T* v, int64_t hypotheses, T* out, int64_t stride_g,
+                   int64_t groups, TapRow<T> taps, int64_t hypotheses, T* out, int64_t stride_g,
                    int64_t stride_k, const T* zeros, T* scratch) {
-  const T scale = T(groups) / T(channels);
-  T* sums = scratch + hypotheses * (padded(channels) + kRows) + kRows;
-  for (int64_t j = 0; j < width; ++j) {
-    correlate_pixel(reference + j * pitch, source, channels, groups, u + j, v + j, width, hypotheses, zeros,
-                    scratch, sums, groups);
-    for (int64_t k = 0; k < hypotheses; ++k) {
-      for (int64_t g = 0; g < groups; ++g) {
-        out[g * stride_g + k * stride_k + j] = sums[k * groups + g] * scale;
+  const GroupLayout<T> layout(channels, groups);
+  const int64_t room = correlation_scratch(channels, groups, hypotheses) / kRows;
+  for (int64_t start = 0; start < width; start += kRows) {
+    const int64_t pixels = width - start < kRows ? width - start : kRows;
+    for (int64_t n = 0; n < pixels; ++n) {
+      const int64_t j = start + n;
+      for (int64_t k = 0; j + 2 < width && k < hypotheses; ++k) {
+        prefetch_taps(source, taps, k * width + j + 2, channels);
       }
+      correlate_pixel(reference + j * pitch, source, channels, groups, layout, taps, j, width, hypotheses,
+                      zeros, scratch + n * room);
+    }
+    for (int64_t k = 0; k < hypotheses; ++k) {
+      const T* sums = scratch + k * layout.results;
+      T* to = out + k * stride_k + start;
+      int64_t rows = pixels, columns = groups;
+      transpose_squares(sums, room, to, stride_g, rows, columns);
+      transpose_rest(sums + columns, room, int64_t(1), rows, groups - columns, to + columns * stride_g,
+                     int64_t(1), stride_g);
+      transpose_rest(sums + rows * room, room, int64_t(1), pixels - rows, groups, to + rows, int64_t(1),
+                     stride_g);
     }
   }
 }
 
 template <class T>
-void warp_row(int64_t width, const Map<T>& source, int64_t channels, const T* u, const T* v, T* out,
+void warp_row(int64_t width, const Map<T>& source, int64_t channels, TapRow<T> taps_row, T* out,
               const T* zeros) {
   constexpr int L = Simd<T>::lanes;
   for (int64_t j = 0; j < width; ++j, out += channels) {
-    const Taps<T> taps = taps_of(source, u[j], v[j], zeros);
     int64_t c = 0;
-    if (taps.any) {
-      for (; c + L <= channels; c += L) store(out + c, blend(taps, c));
-      if (c < channels) {
-        const Vec<T> last = blend(taps, c);
-        for (int lane = 0; c < channels; ++c, ++lane) out[c] = last[lane];
-      }
-    } else {
+    if (taps_row.x[j] == kNowhere) {
       for (; c < channels; ++c) out[c] = 0;
+      continue;
+    }
+    const Taps<T> taps = taps_of(source, taps_row, j, zeros);
+    for (; c + L <= channels; c += L) store(out + c, blend(taps, c));
+    if (c < channels) {
+      const Vec<T> last = blend(taps, c);
+      for (int lane = 0; c < channels; ++c, ++lane) out[c] = last[lane];
     }
   }
 }
 
 template <class T>
-void sweep_backward_row(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
-                        const Map<T>& source, int64_t first, int64_t last, const T* u, const T* v,
-                        T* grad_reference, T* grad_source, const T* zeros, T* sink) {
+BEV_INLINE void add_to(T* to, Vec<T> value) {
+  store(to, load(to) + value);
+}
+
+template <class T>
+void sweep_backward_tile(int64_t start, int64_t pixels, int64_t width, int64_t hypotheses, const T* coefficient,
+                         const T* reference, int64_t pitch, const Map<T>& source, int64_t first, int64_t last,
+                         TapRow<T> taps_row, T* grad_reference, T* grad_source, const T* zeros, T* sink) {
   constexpr int L = Simd<T>::lanes;
-  for (int64_t j = 0; j < width; ++j) {
-    const Taps<T> taps = taps_of(source, u[j], v[j], zeros);
-    if (!taps.any) continue;
-    const T* factor = coefficient + j * pitch;
-    if (grad_reference) {
-      T* out = grad_reference + j * pitch;
-      for (int64_t c = first; c < last; c += L) {
-        store(out + c, load(out + c) + load(factor + c) * blend(taps, c));
+  for (int64_t n = 0; n < pixels; ++n) {
+    const int64_t j = start + n;
+    for (int64_t k = 0; k < hypotheses; ++k) {
+      if (taps_row.x[k * width + j] == kNowhere) continue;
+      const Taps<T> taps = taps_of(source, taps_row, k * width + j, zeros);
+      const T* factor = coefficient + (k * kRows + n) * pitch;
+      if (grad_reference) {
+        T* out = grad_reference + j * pitch;
+        for (int64_t c = first; c < last; c += L) add_to(out + c, load(factor + c) * blend(taps, c));
       }
-    }
-    if (!grad_source) continue;
-    T* to[4];
-    for (int n = 0; n < 4; ++n) {
-      to[n] = taps.at[n] == zeros ? sink : grad_source + (taps.at[n] - source.data);
-    }
-    for (int64_t c = first; c < last; c += L) {
-      Vec<T> t = load(factor + c);
-      if (reference) t = t * load(reference + j * pitch + c);
-      for (int n = 0; n < 4; ++n) store(to[n] + c, load(to[n] + c) + taps.weight[n] * t);
+      if (!grad_source) continue;
+      const auto target = [&](const T* tap) { return tap == zeros ? sink : grad_source + (tap - source.data); };
+      T *const a = target(taps.a), *const b = target(taps.b);
+      T *const d = target(taps.c), *const e = target(taps.d);
+      for (int64_t c = first; c < last; c += L) {
+        Vec<T> t = load(factor + c);
+        if (reference) t = t * load(reference + j * pitch + c);
+        add_to(a + c, taps.wa * t);
+        add_to(b + c, taps.wb * t);
+        add_to(d + c, taps.wc * t);
+        add_to(e + c, taps.wd * t);
+      }
     }
   }
 }
 
 template <class T>
 void sweep_backward_depth(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
-                          const Map<T>& source, int64_t channels, Positions<T> positions, T* out,
-                          int64_t stride, const T* zeros) {
+                          const Map<T>& source, int64_t channels, TapRow<T> taps_row, const T* du, const T* dv,
+                          T* out, const T* zeros) {
   constexpr int L = Simd<T>::lanes;
   for (int64_t j = 0; j < width; ++j) {
-    const Taps<T> taps = taps_of(source, positions.u[j], positions.v[j], zeros);
+    out[j] = 0;
+    if (taps_row.x[j] == kNowhere) continue;
+    const Taps<T> taps = taps_of(source, taps_row, j, zeros);
+    const T fx = taps_row.fx[j], fy = taps_row.fy[j];
     Vec<T> along_u = {}, along_v = {};
-    if (taps.any) {
-      for (int64_t c = 0; c < channels; c += L) {
-        Vec<T> t = load(coefficient + j * pitch + c);
-        if (reference) t = t * load(reference + j * pitch + c);
-        const Vec<T> a = load(taps.at[0] + c), b = load(taps.at[1] + c);
-        const Vec<T> d = load(taps.at[2] + c), e = load(taps.at[3] + c);
-        along_u += t * ((T(1) - taps.fy) * (b - a) + taps.fy * (e - d));
-        along_v += t * ((T(1) - taps.fx) * (d - a) + taps.fx * (e - b));
-      }
-      out[j * stride] = total<T>(along_u) * positions.du[j] + total<T>(along_v) * positions.dv[j];
-    } else {
-      out[j * stride] = 0;
+    for (int64_t c = 0; c < channels; c += L) {
+      Vec<T> t = load(coefficient + j * pitch + c);
+      if (reference) t = t * load(reference + j * pitch + c);
+      const Vec<T> left = load(taps.c + c) - load(taps.a + c), right = load(taps.d + c) - load(taps.b + c);
+      const Vec<T> upper = load(taps.b + c) - load(taps.a + c), lower = load(taps.d + c) - load(taps.c + c);
+      along_u += t * ((T(1) - fy) * upper + fy * lower);
+      along_v += t * ((T(1) - fx) * left + fx * right);
     }
+    out[j] = total<T>(along_u) * du[j] + total<T>(along_v) * dv[j];
   }
 }
 
@@ -251,9 +307,10 @@ void spread_groups(const T* grad, int64_t stride_g, int64_t stride_w, int64_t wi
 
 template <class T>
 void fill(ValueKernels<T>& values) {
+  values.find_taps = find_taps<T>;
   values.correlate_row = correlate_row<T>;
   values.warp_row = warp_row<T>;
-  values.sweep_backward_row = sweep_backward_row<T>;
+  values.sweep_backward_tile = sweep_backward_tile<T>;
   values.sweep_backward_depth = sweep_backward_depth<T>;
   values.spread_groups = spread_groups<T>;
 }

@@ -6,6 +6,7 @@ Half precision is converted, sums run in float32 or better. Every function trust
 import importlib
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from bev_ops.reference import hidden_position
 _PADDING = 16
 # Cells are numbered in 32 bits, and compared with coordinates in float32.
 _MAX_AXIS, _MAX_CELLS = 2**24, 2**31
+# Bytes from which on memory is asked for in large pages.
+_LARGE = 4 * 2**20
 
 
 def _load() -> Any:
@@ -75,9 +78,21 @@ def _channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:
     rows = maps.permute(0, 2, 3, 1)
     if rows.is_contiguous():
         return rows
-    out = torch.empty(rows.shape, dtype=dtype)
+    out = _empty(rows.shape, dtype)
     _call("to_channels_last", tuple(maps.shape), maps, out)
     return out
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Uninitialised memory, on large pages where it is large: touching it first costs as much as the kernels."""
+    out = torch.empty(tuple(shape), dtype=dtype)
+    if out.nbytes >= _LARGE:
+        native.want_large_pages(out.data_ptr(), out.nbytes)
+    return out
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return _empty(shape, dtype).zero_()
 
 
 def _or_nothing(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -94,7 +109,7 @@ def lift_splat(
     """See `bev_ops.lift_splat`."""
     channels = context.shape[2]
     sums, places = compute_dtype(depth, context), compute_dtype(projection, depth_bins)
-    bev = torch.zeros(depth.shape[0], grid[1], grid[2], channels, dtype=sums)
+    bev = _zeros((depth.shape[0], grid[1], grid[2], channels), sums)
     if not _is_empty(depth, context):
         _call(
             "lift_splat",
@@ -123,9 +138,9 @@ def lift_splat_backward(
     """Gradients of depth and context, empty where not wanted."""
     sums, places = compute_dtype(depth, context), compute_dtype(projection, depth_bins)
     empty = _is_empty(depth, context)
-    new = torch.zeros if empty else torch.empty
-    grad_depth = new(depth.shape, dtype=sums) if wanted[0] else None
-    grad_context = new(context.shape, dtype=sums) if wanted[1] else None
+    new = _zeros if empty else _empty
+    grad_depth = new(depth.shape, sums) if wanted[0] else None
+    grad_context = new(context.shape, sums) if wanted[1] else None
     if not empty:
         _call(
             "lift_splat_backward",
@@ -154,7 +169,7 @@ def voxel_pooling(coords: Tensor, features: Tensor, grid: list[int], rounding: s
     """See `bev_ops.voxel_pooling`."""
     batch, points, channels = features.shape
     sums = compute_dtype(features)
-    bev = torch.zeros(batch, grid[1], grid[2], channels, dtype=sums)
+    bev = _zeros((batch, grid[1], grid[2], channels), sums)
     if not _is_empty(features):
         rows = features.to(sums)
         rows = rows if rows.stride(2) == 1 or channels == 1 else rows.contiguous()
@@ -174,7 +189,7 @@ def voxel_pooling_backward(grad: Tensor, coords: Tensor, grid: list[int], roundi
     """Gradient of the features."""
     batch, channels, points = grad.shape[0], grad.shape[1], coords.shape[1]
     sums = compute_dtype(grad)
-    out = torch.empty(batch, points, channels, dtype=sums)
+    out = _empty((batch, points, channels), sums)
     if not _is_empty(out):
         _call(
             "voxel_pooling_backward",
@@ -201,8 +216,8 @@ def homography_warp(source: Tensor, projection: Tensor, depth: Tensor, behind: s
     """See `bev_ops.homography_warp`; dense as [B,D,H,W,C]."""
     sums, places = compute_dtype(source), compute_dtype(projection, depth)
     empty = _is_empty(source, depth)
-    new = torch.zeros if empty else torch.empty
-    out = new(*depth.shape, source.shape[1], dtype=sums)
+    new = _zeros if empty else _empty
+    out = new((*depth.shape, source.shape[1]), sums)
     if not empty:
         sizes, hidden = _sweep(source, depth, 0, behind)
         matrices = projection.to(places).contiguous()
@@ -219,7 +234,7 @@ def plane_sweep_correlation(
     nothing = math.nan if source.shape[1] == 0 else 0.0
     empty = _is_empty(source, depth)
     shape = depth.shape[0], groups, *depth.shape[1:]
-    out = torch.full(shape, nothing, dtype=sums) if empty else torch.empty(shape, dtype=sums)
+    out = torch.full(shape, nothing, dtype=sums) if empty else _empty(shape, sums)
     if not empty:
         sizes, hidden = _sweep(source, depth, groups, behind)
         views = reference.to(sums), source.to(sums)
@@ -243,9 +258,9 @@ def sweep_backward(
     batch, channels, source_height, source_width = source.shape
     width = -(-channels // _PADDING) * _PADDING
     like = source if reference is None else reference
-    grad_reference = torch.zeros(batch, *depth.shape[2:], width, dtype=sums) if wanted[0] else None
-    grad_source = torch.zeros(batch, source_height, source_width, width, dtype=sums) if wanted[1] else None
-    grad_depth = torch.zeros(depth.shape, dtype=sums) if wanted[2] else None
+    grad_reference = _zeros((batch, *depth.shape[2:], width), sums) if wanted[0] else None
+    grad_source = _zeros((batch, source_height, source_width, width), sums) if wanted[1] else None
+    grad_depth = _zeros(depth.shape, sums) if wanted[2] else None
     if not _is_empty(source, depth):
         sizes, hidden = _sweep(source, depth, groups, behind)
         _call(

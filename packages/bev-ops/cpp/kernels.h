@@ -93,6 +93,8 @@ struct ValueKernels {
   // Backward of `splat`, all of one column transposed to [channel or group][row]; `full` has a bit per row.
   void (*splat_backward)(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad,
                          const T* context, int64_t channels, T* grad_context, T* grad_weight);
+  // Gives every point of a column the gradient of its group: out[bin * kRows + r], zero for points in none.
+  void (*hand_back)(const Event* events, int64_t count, const T* group_grads, T* out, int64_t bins);
   // bev[cell] += features[point] for the cells that `owner` owns.
   void (*pool)(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels,
                T* bev, int64_t grid_x, int64_t owner, int64_t owners);

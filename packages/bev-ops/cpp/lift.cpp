@@ -136,6 +136,7 @@ class GroupList {
   int64_t size() const { return size_; }
   // False where there is no memory for them.
   bool append(const Groups<T>& groups, int64_t count) {
+    if (count == 0) return true;
     if (size_ + count > capacity_ && !grow(2 * (size_ + count))) return false;
     std::memcpy(groups_.cell + size_, groups.cell, count * sizeof(int32_t));
     std::memcpy(groups_.rows + size_, groups.rows, count * sizeof(uint16_t));
@@ -265,12 +266,7 @@ void lift_splat_backward(const LiftShape& shape, const Values* grad, Strided<con
                              packed_grads + c * shape.channels * kRows, group_grad);
       // Merged depths are no longer needed: their place takes the gradients.
       Values* column = merger.packed_depth(thread) + c * shape.bins * kRows;
-      for (int64_t k = 0; k < shape.bins * kRows; ++k) column[k] = 0;
-      for (int64_t e = 0; e < listed; ++e) {
-        const Values* from = group_grad + int64_t(list[e].group) * kRows;
-        Values* to = column + int64_t(list[e].bin) * kRows;
-        for (int r = 0; r < kRows; ++r) to[r] = (list[e].rows >> r & 1) ? from[r] : to[r];
-      }
+      kernels.hand_back(list, listed, group_grad, column, shape.bins);
     }
     for (int64_t d = 0; grad_depth && d < shape.bins; ++d) {
       kernels.unpack(merger.packed_depth(thread) + d * kRows, shape.bins * kRows, plane_of(to_depth, tile, d));

@@ -252,6 +252,22 @@ void splat_backward(const Groups<T>& groups, int64_t count, uint16_t full, const
 }
 
 template <class T>
+void hand_back(const Event* events, int64_t count, const T* group_grads, T* out, int64_t bins) {
+  __builtin_memset(out, 0, bins * kRows * sizeof(T));
+  for (int64_t e = 0; e < count; ++e) {
+    const T* from = group_grads + int64_t(events[e].group) * kRows;
+    T* to = out + int64_t(events[e].bin) * kRows;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+      _mm512_mask_storeu_ps(to, __mmask16(events[e].rows), _mm512_loadu_ps(from));
+      continue;
+    }
+#endif
+    for (int r = 0; r < kRows; ++r) to[r] = (events[e].rows >> r & 1) ? from[r] : to[r];
+  }
+}
+
+template <class T>
 void pool(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels, T* bev,
           int64_t grid_x, int64_t owner, int64_t owners) {
   constexpr int L = Simd<T>::lanes;
@@ -287,6 +303,7 @@ void fill(ValueKernels<T>& values) {
   values.merge = merge<T>;
   values.splat = splat<T>;
   values.splat_backward = splat_backward<T>;
+  values.hand_back = hand_back<T>;
   values.pool = pool<T>;
 }
 

@@ -84,7 +84,7 @@ def _channels_last(maps: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory, on large pages where it is large: touching it first costs as much as the kernels."""
+    """Uninitialised memory; large pages where it is large, as first touches can cost more than a kernel."""
     out = torch.empty(tuple(shape), dtype=dtype)
     if out.nbytes >= _LARGE:
         native.want_large_pages(out.data_ptr(), out.nbytes)

@@ -1,0 +1,7 @@
+"""`python -m bev_ops`: what is installed, what will run where, and whether it computes the right thing."""
+
+import sys
+
+from bev_ops.cli import main
+
+sys.exit(main())

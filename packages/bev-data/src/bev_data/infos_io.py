@@ -20,10 +20,7 @@ before it. The schema's metadata: `bev_data.infos` (the format's number), `versi
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bev_data.files import atomic_path
 from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
 
 FORMAT = "1"
@@ -216,18 +214,12 @@ def read_header(batch: pa.RecordBatch) -> Header:
 
 def write_file(batch: pa.RecordBatch, path: Path) -> None:
     """Write a batch whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+    with (
+        atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
 
 
 def map_file(path: Path) -> pa.RecordBatch:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from bev_data.dataset import select_boxes
 from bev_data.drawing.camera import draw_camera
 from bev_data.drawing.canvas import Canvas, text_width
 from bev_data.drawing.depth import draw_color_bar, draw_depth
@@ -22,9 +23,10 @@ from bev_data.drawing.style import BACKGROUND, FAINT_INK, INK, BoxGroup, Scene, 
 from bev_data.geometry import boxes_to_frame, invert
 from bev_data.info import CameraFrame, Info
 from bev_data.lidar_depth import read_lidar
-from bev_data.taxonomy import CATEGORY_TO_CLASS, CLASSES
+from bev_data.taxonomy import CLASSES
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 _WIDTH = 1920
 _PLOT_HEIGHT = 720
@@ -40,7 +42,9 @@ def draw_sample(
     info: Info,
     root: Path,
     *,
+    cameras: Sequence[str] | None = None,
     detections: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    keyego2global: Float[F64, "4 4"] | None = None,
     expected_depth: Float[F32, "n h w"] | None = None,
     score_threshold: float = 0.3,
     bev_range: float = 51.2,
@@ -50,16 +54,18 @@ def draw_sample(
     """Draw a key frame.
 
     Predicted boxes are solid, in the colour of their class and with their score; true boxes are then white
-    dashes, else they are solid. The front face of a solid box is filled, and a line leads from the centre of a
-    bottom to its front. Arrows in the plot end where a box will be in one second. True boxes are those of
+    dashes, else they are solid. The front face of a solid box is filled, and a line leads from the middle of
+    its bottom to the front. Arrows in the plot end where a box will be in one second. True boxes are those of
     `classes` with at least one lidar or radar point.
 
     Args:
         info: the key frame.
         root: data root.
-        detections: boxes [m,9] in keyego, scores [m] and labels [m], which index `classes`.
-        expected_depth: of the cameras in the order of `info.cameras`, metres; where it is None, what the lidar
-            measured is shown instead.
+        cameras: names of the cameras to draw; all of the key frame's by default.
+        detections: boxes [m,9], scores [m] and labels [m], which index `classes`.
+        keyego2global: pose of the frame that the detections are in; that of the key frame by default.
+        expected_depth: of the cameras in their order, metres; where it is None, what the lidar measured is
+            shown instead.
         score_threshold: predictions with a lower score are not drawn.
         bev_range: the plot shows at least this far in every direction, metres.
         depth_range: depths at either end of the colours, metres.
@@ -67,28 +73,32 @@ def draw_sample(
 
     Raises:
         FileNotFoundError: if an image or the lidar file is missing.
-        ValueError: if shapes do not fit each other, or a range is empty.
+        ValueError: if shapes do not fit each other, a range is empty, or a camera is unknown.
     """
+    names = tuple(info.cameras if cameras is None else cameras)
+    if not names or not set(info.cameras).issuperset(names):
+        raise ValueError(f"cameras must be some of {', '.join(info.cameras)}, got {list(names)}")
     if not bev_range > 0:
         raise ValueError(f"bev_range must be above 0 m, got {bev_range}")
     if not 0 < depth_range[0] < depth_range[1]:
         raise ValueError(f"depth_range must be (low, high) with 0 < low < high in metres, got {depth_range}")
-    if expected_depth is not None and (expected_depth.ndim != 3 or len(expected_depth) != len(info.cameras)):
+    if expected_depth is not None and (expected_depth.ndim != 3 or len(expected_depth) != len(names)):
         raise ValueError(
-            f"expected_depth must have the shape [n,h,w] with n = {len(info.cameras)}, the cameras of the "
-            f"key frame, got {list(expected_depth.shape)}"
+            f"expected_depth must have the shape [n,h,w] for n = {len(names)} cameras, "
+            f"got {list(expected_depth.shape)}"
         )
-    groups = [_true_boxes(info, classes, dashed=detections is not None)]
+    pose = info.keyego2global if keyego2global is None else keyego2global
+    groups = [_true_boxes(info, pose, classes, dashed=detections is not None)]
     if detections is not None:
         groups.append(_predicted_boxes(detections, score_threshold, classes))
     points = None if info.lidar is None else read_lidar(root, info.lidar)
-    scene = Scene(info, root, groups, points, expected_depth, bev_range, depth_range)
+    scene = Scene(info, root, names, pose, groups, points, expected_depth, bev_range, depth_range)
     return _draw_page(scene, [name for name in classes if any(name in group.names for group in groups)])
 
 
-def camera_rows(info: Info) -> list[list[str]]:
+def _camera_rows(scene: Scene) -> list[list[str]]:
     """The cameras that look ahead and those that look back, from left to right as a driver sees them."""
-    yaws = {name: _yaw(camera) for name, camera in info.cameras.items()}
+    yaws = {name: _yaw(scene.info.cameras[name]) for name in scene.cameras}
     ahead = sorted((name for name in yaws if abs(yaws[name]) <= np.pi / 2), key=lambda name: -yaws[name])
     back = sorted((name for name in yaws if name not in ahead), key=lambda name: yaws[name] % (2 * np.pi))
     return [row for row in (ahead, back) if row]
@@ -100,19 +110,19 @@ def _yaw(camera: CameraFrame) -> float:
     return float(np.arctan2(forward[1], forward[0]))
 
 
-def _true_boxes(info: Info, classes: Sequence[str], *, dashed: bool) -> BoxGroup:
+def _true_boxes(
+    info: Info, keyego2global: Float[F64, "4 4"], classes: Sequence[str], *, dashed: bool
+) -> BoxGroup:
     annotations = info.annotations
+    chosen, labels = select_boxes(annotations, classes, min_points=1)
     boxes = boxes_to_frame(
-        invert(info.keyego2global),
-        annotations.centers,
-        annotations.sizes,
-        annotations.rotations,
-        annotations.velocities,
+        invert(keyego2global),
+        annotations.centers[chosen],
+        annotations.sizes[chosen],
+        annotations.rotations[chosen],
+        annotations.velocities[chosen],
     )
-    names = [CATEGORY_TO_CLASS.get(category) for category in annotations.categories]
-    seen = annotations.num_lidar_pts + annotations.num_radar_pts > 0
-    kept = {i: name for i, name in enumerate(names) if name in classes and name is not None and seen[i]}
-    return BoxGroup(boxes[list(kept)], list(kept.values()), None, dashed)
+    return BoxGroup(boxes, [classes[label] for label in labels], None, dashed)
 
 
 def _predicted_boxes(
@@ -132,7 +142,7 @@ def _predicted_boxes(
 
 
 def _draw_page(scene: Scene, present: list[str]) -> Image.Image:
-    rows = camera_rows(scene.info)
+    rows = _camera_rows(scene)
     columns = max(3, *(len(row) for row in rows))
     tile_width = (_WIDTH - (columns - 1) * _GAP) / columns
     tiles = [[draw_camera(scene, name, tile_width) for name in row] for row in rows]

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from bev_data.dataset import read_image
 from bev_data.drawing.box_projection import Point, ProjectedBox, Segment, project_boxes
 from bev_data.drawing.canvas import Canvas
-from bev_data.drawing.style import SHADE, BoxGroup, Rgb, Scene, open_image, write_camera_name
+from bev_data.drawing.style import SHADE, BoxGroup, Rgb, Scene, write_camera_name
 from bev_data.geometry import invert
 from bev_data.info import CameraFrame
 
@@ -20,8 +21,8 @@ def draw_camera(scene: Scene, name: str, width: float) -> Canvas:
     """Draw the image of a camera, `width` pixels wide."""
     camera = scene.info.cameras[name]
     tile = Canvas(width, width * camera.height / camera.width)
-    tile.paste(open_image(scene, name), 0, 0, tile.width, tile.height)
-    key2camera = invert(camera.sensor2global) @ scene.info.keyego2global
+    tile.paste(read_image(scene.root, camera), 0, 0, tile.width, tile.height)
+    key2camera = invert(camera.sensor2global) @ scene.keyego2global
     for group in scene.groups:
         _draw_group(tile, group, key2camera, scaled_intrinsics(camera, tile))
     write_camera_name(tile, name)
@@ -79,7 +80,7 @@ def _draw_dashed(tile: Canvas, box: ProjectedBox, color: Rgb) -> None:
 def _write_scores(
     tile: Canvas, group: BoxGroup, scores: Float[F64, "m"], boxes: list[tuple[int, ProjectedBox]]
 ) -> None:
-    """Write scores above boxes, nearest first, where they neither cover one another nor a box smaller than they."""
+    """Write scores above boxes, nearest first, where they cover neither each other nor what is small."""
     taken: list[Point] = []
     for i, box in boxes:
         if _height(box) < 20:

@@ -8,8 +8,9 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
+from bev_data.dataset import read_image
 from bev_data.drawing.canvas import Canvas
-from bev_data.drawing.style import FAINT_INK, INK, Scene, open_image, write_camera_name
+from bev_data.drawing.style import FAINT_INK, INK, Scene, write_camera_name
 from bev_data.info import LidarFrame
 from bev_data.lidar_depth import project_lidar
 
@@ -35,12 +36,12 @@ def draw_depth(scene: Scene, name: str, width: float, height: float) -> Canvas:
     """Draw the depth of a camera, as large as fits into `width` x `height`."""
     camera = scene.info.cameras[name]
     if scene.expected_depth is not None:
-        depth = scene.expected_depth[list(scene.info.cameras).index(name)]
+        depth = scene.expected_depth[scene.cameras.index(name)]
         tile = _fitting(depth.shape[1] / depth.shape[0], width, height)
         tile.paste(Image.fromarray(_colors(depth, scene.depth_range)), 0, 0, tile.width, tile.height)
     else:
         tile = _fitting(camera.width / camera.height, width, height)
-        dimmed = open_image(scene, name).convert("L").point(lambda value: value * 0.4)
+        dimmed = read_image(scene.root, camera).convert("L").point(lambda value: value * 0.4)
         tile.paste(dimmed, 0, 0, tile.width, tile.height)
         if scene.points is not None and scene.info.lidar is not None:
             _draw_points(tile, scene, name, scene.points, scene.info.lidar)

@@ -53,7 +53,7 @@ def _draw_lidar(plot: Canvas, scene: Scene, to_plot: ToPlot) -> None:
     lidar = scene.info.lidar
     if scene.points is None or lidar is None:
         return
-    lidar2key = invert(scene.info.keyego2global) @ lidar.ego2global @ lidar.sensor2ego
+    lidar2key = invert(scene.keyego2global) @ lidar.ego2global @ lidar.sensor2ego
     points = transform_points(lidar2key, scene.points.astype(np.float64))
     points = points[np.argsort(points[:, 2])]
     share = np.clip(points[:, 2:] / _POINT_HEIGHT, 0, 1)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image
 
 from bev_data.drawing.canvas import Canvas
 from bev_data.info import Info
@@ -21,12 +20,12 @@ CLASS_COLORS: dict[str, Rgb] = {
     "car": (255, 165, 40),
     "truck": (255, 88, 72),
     "construction_vehicle": (205, 140, 95),
-    "bus": (255, 105, 200),
-    "trailer": (185, 125, 255),
-    "barrier": (185, 180, 165),
+    "bus": (255, 105, 180),
+    "trailer": (205, 110, 255),
+    "barrier": (125, 135, 255),
     "motorcycle": (255, 235, 70),
     "bicycle": (160, 240, 60),
-    "pedestrian": (70, 165, 255),
+    "pedestrian": (60, 185, 255),
     "traffic_cone": (55, 235, 205),
 }
 _OTHER_CLASS = (235, 235, 235)
@@ -65,6 +64,8 @@ class Scene:
     Attributes:
         info: the key frame.
         root: data root.
+        cameras: names of those that are drawn, in the order of `expected_depth`.
+        keyego2global: pose of the frame of boxes and plot.
         groups: boxes, the first group at the bottom.
         points: lidar points in the lidar's frame; None where the rig has no lidar.
         expected_depth: metres [n,h,w]; None where nothing was predicted.
@@ -74,6 +75,8 @@ class Scene:
 
     info: Info
     root: Path
+    cameras: tuple[str, ...]
+    keyego2global: Float[F64, "4 4"]
     groups: list[BoxGroup]
     points: Float[F32, "k 3"] | None
     expected_depth: Float[F32, "n h w"] | None
@@ -84,22 +87,6 @@ class Scene:
 def class_color(name: str) -> Rgb:
     """Colour of a class; light grey for names that nuScenes does not have."""
     return CLASS_COLORS.get(name, _OTHER_CLASS)
-
-
-def open_image(scene: Scene, name: str) -> Image.Image:
-    """The key frame's image of a camera.
-
-    Raises:
-        FileNotFoundError: if the file is missing.
-    """
-    path = scene.root / scene.info.cameras[name].file
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"the image {path} of {name} is missing; download its archive again"
-        ) from None
 
 
 def write_camera_name(tile: Canvas, name: str) -> None:

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
+from bev_data.errors import InputError
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
@@ -40,16 +42,16 @@ class ImageAugmentation:
     def __post_init__(self) -> None:
         low, high = self.resize
         if not 0 < low <= high:
-            raise ValueError(f"resize must be a range (low, high) with 0 < low <= high, got {self.resize}")
+            raise InputError(f"resize must be a range (low, high) with 0 < low <= high, got {self.resize}")
         if self.resize_unit not in ("relative", "absolute"):
-            raise ValueError(f"resize_unit must be 'relative' or 'absolute', got {self.resize_unit!r}")
+            raise InputError(f"resize_unit must be 'relative' or 'absolute', got {self.resize_unit!r}")
         low, high = self.crop_bottom
         if not 0 <= low <= high < 1:
-            raise ValueError(
+            raise InputError(
                 f"crop_bottom must be a range (low, high) with 0 <= low <= high < 1, got {self.crop_bottom}"
             )
         if not 0 <= self.rotate_deg <= 180:
-            raise ValueError(f"rotate_deg must be in [0, 180] degrees, got {self.rotate_deg}")
+            raise InputError(f"rotate_deg must be in [0, 180] degrees, got {self.rotate_deg}")
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ class BevAugmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rotate_deg <= 180:
-            raise ValueError(f"rotate_deg must be in [0, 180] degrees, got {self.rotate_deg}")
+            raise InputError(f"rotate_deg must be in [0, 180] degrees, got {self.rotate_deg}")
         low, high = self.scale
         if not 0 < low <= high:
-            raise ValueError(f"scale must be a range (low, high) with 0 < low <= high, got {self.scale}")
+            raise InputError(f"scale must be a range (low, high) with 0 < low <= high, got {self.scale}")
 
 
 class ImageTransform(NamedTuple):

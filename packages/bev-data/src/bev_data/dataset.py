@@ -24,6 +24,7 @@ from bev_data.augment import (
     place_depth,
 )
 from bev_data.batch import Sample, SampleMeta
+from bev_data.errors import InputError
 from bev_data.geometry import boxes_to_frame, invert, matrix_to_quaternion, pose
 from bev_data.history import History, history_frames, usable_key_frames
 from bev_data.info import Annotations, CameraFrame, Info
@@ -68,9 +69,9 @@ class SampleOptions:
             ("unknown_velocity", ("nan", "zero")),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.min_points < 0:
-            raise ValueError(f"min_points must be 0 or more, got {self.min_points}")
+            raise InputError(f"min_points must be 0 or more, got {self.min_points}")
 
 
 class NuScenesDataset(Dataset[Sample]):
@@ -119,15 +120,15 @@ class NuScenesDataset(Dataset[Sample]):
     ) -> None:
         height, width = image_size
         if height < 32 or width < 32 or height % 32 or width % 32:
-            raise ValueError(
+            raise InputError(
                 f"image_size must be (height, width) in multiples of 32 pixels, got {tuple(image_size)}"
             )
         known = set(CATEGORY_TO_CLASS.values())
         if not classes or not known.issuperset(classes) or len(set(classes)) != len(classes):
-            raise ValueError(f"classes must be different ones of {', '.join(CLASSES)}, got {list(classes)}")
+            raise InputError(f"classes must be different ones of {', '.join(CLASSES)}, got {list(classes)}")
         self.cameras = tuple(infos.cameras if cameras is None else cameras)
         if not self.cameras or not set(infos.cameras).issuperset(self.cameras):
-            raise ValueError(f"cameras must be some of {', '.join(infos.cameras)}, got {list(self.cameras)}")
+            raise InputError(f"cameras must be some of {', '.join(infos.cameras)}, got {list(self.cameras)}")
         self.infos = infos
         self.root = Path(root)
         self.image_size = (height, width)
@@ -283,11 +284,11 @@ def read_image(root: Path, frame: CameraFrame) -> Image.Image:
             f"the image {path} is missing; unpack the archive that holds it again"
         ) from None
     except (OSError, SyntaxError) as error:
-        raise ValueError(
+        raise InputError(
             f"the image must be whole, got a damaged file: {path} ({error}); unpack its archive again"
         ) from error
     if image.size != (frame.width, frame.height):
-        raise ValueError(
+        raise InputError(
             f"the image must have {frame.width}x{frame.height} pixels as in the sample_data table, got "
             f"{image.width}x{image.height}: {path}; calibration and image do not belong together"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bev_data.errors import InputError
 from bev_data.results import check_results
 from bev_data.tables import load_tables, scenes_of_split
 
@@ -99,12 +100,12 @@ def evaluate_detections(
         chosen = list(dict.fromkeys(tokens))
         strangers = set(chosen) - set(of_split)
         if strangers or not chosen:
-            raise ValueError(
+            raise InputError(
                 f"tokens must be samples of the split {split}, got {sorted(strangers)[:1] or 'none at all'}"
             )
         check_results({token: results[token] for token in chosen if token in results}, chosen)
     if not tables.sample_annotation:
-        raise ValueError(
+        raise InputError(
             f"{version} in {root} has no annotations to evaluate {split} with; "
             f"upload the results file to the nuScenes evaluation server instead"
         )
@@ -136,9 +137,9 @@ def _configuration(class_range: float | Mapping[str, float] | None) -> Any:
         class_range = dict.fromkeys(config.class_range, class_range)
     for name, limit in class_range.items():
         if name not in config.class_range:
-            raise ValueError(f"class_range must name detection classes, got {name!r}")
+            raise InputError(f"class_range must name detection classes, got {name!r}")
         if not limit > 0:
-            raise ValueError(f"class_range must be above 0 m, got {limit} for {name}")
+            raise InputError(f"class_range must be above 0 m, got {limit} for {name}")
         config.class_range[name] = min(config.class_range[name], limit)
     return config
 
@@ -156,7 +157,7 @@ def _load_ground_truth(tables: Any, tokens: tuple[str, ...]) -> Any:
 
 def _evaluate(
     tables: Any, config: Any, truth: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> Any:
+) -> DetectionMetrics:
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.common.loaders import add_center_dist
     from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp

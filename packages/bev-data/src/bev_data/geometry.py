@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from bev_data.errors import InputError
+
 F64 = NDArray[np.float64]
 
 
@@ -16,7 +18,7 @@ def quaternion_to_matrix(quaternion: ArrayLike) -> Float[F64, "... 3 3"]:
     q = np.asarray(quaternion, dtype=np.float64)
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
     if not (norm > 0).all():
-        raise ValueError(f"a rotation quaternion must have a length above 0, got {q.tolist()}")
+        raise InputError(f"a rotation quaternion must have a length above 0, got {q.tolist()}")
     w, x, y, z = np.moveaxis(q / norm, -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
+from bev_data.errors import InputError
 from bev_data.info import CameraFrame, Info
 from bev_data.infos import Infos
 
@@ -34,13 +35,13 @@ class History:
 
     def __post_init__(self) -> None:
         if self.source not in ("key_frames", "sweeps"):
-            raise ValueError(f"history.source must be 'key_frames' or 'sweeps', got {self.source!r}")
+            raise InputError(f"history.source must be 'key_frames' or 'sweeps', got {self.source!r}")
         if self.frames < 0:
-            raise ValueError(f"history.frames must be 0 or more, got {self.frames}")
+            raise InputError(f"history.frames must be 0 or more, got {self.frames}")
         if self.stride < 1:
-            raise ValueError(f"history.stride must be 1 or more, got {self.stride}")
+            raise InputError(f"history.stride must be 1 or more, got {self.stride}")
         if self.missing not in ("repeat", "drop"):
-            raise ValueError(f"history.missing must be 'repeat' or 'drop', got {self.missing!r}")
+            raise InputError(f"history.missing must be 'repeat' or 'drop', got {self.missing!r}")
 
 
 def usable_key_frames(
@@ -53,7 +54,7 @@ def usable_key_frames(
     """
     reach = history.frames * history.stride
     if history.source == "sweeps" and reach > infos.header.num_sweeps:
-        raise ValueError(
+        raise InputError(
             f"history.frames * history.stride must be at most {infos.header.num_sweeps}, the number of "
             f"sweeps that the infos hold, got {reach}"
         )
@@ -68,7 +69,7 @@ def usable_key_frames(
         complete = origin >= 0
     if not complete.any():
         unit = "key frames" if history.source == "key_frames" else "sweeps"
-        raise ValueError(
+        raise InputError(
             f"no key frame of split {infos.split} has {history.frames} frames of history, "
             f"every {history.stride} {unit}; lower history.frames or history.stride, "
             f"or set history.missing to 'repeat'"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bev_data import infos_io
+from bev_data.errors import InputError
 from bev_data.geometry import pose
 from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.infos_io import Columns, Header
@@ -75,12 +76,12 @@ class Infos(Sequence[Info]):
         names = tuple(cameras if cameras is not None else (infos[0].cameras if infos else ()))
         for i, info in enumerate(infos):
             if set(info.cameras) != set(names):
-                raise ValueError(
+                raise InputError(
                     f"every key frame must have an image of each of {list(names)}, "
                     f"got {sorted(info.cameras)} for {info.token} of {info.scene}"
                 )
             if info.prev is not None and not (0 <= info.prev < i and infos[info.prev].scene == info.scene):
-                raise ValueError(
+                raise InputError(
                     f"prev of key frame {i} must be an earlier index of the same scene, got {info.prev}"
                 )
         num_sweeps = max((len(info.sweeps) for info in infos), default=0)
@@ -233,7 +234,7 @@ class _Builder:
     def _info(self, sample: dict[str, Any], scene: str, prev: int | None) -> Info:
         missing = [name for name in self.cameras if name not in sample["data"]]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"every key frame must have an image of each camera, got none of {', '.join(missing)} for "
                 f"the sample {sample['token']} of {scene}"
             )
@@ -301,7 +302,7 @@ class _Builder:
         try:
             record: dict[str, Any] = self._tables.get(table, token)
         except KeyError:
-            raise ValueError(
+            raise InputError(
                 f"the table {table}.json of {self._tables.table_root} must hold every record that others "
                 f"link to, got none with the token {token}; unpack the metadata archive again"
             ) from None

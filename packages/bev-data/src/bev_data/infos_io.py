@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bev_data.errors import InputError
 from bev_data.files import atomic_path
 from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
 
@@ -236,13 +237,13 @@ def map_file(path: Path) -> pa.RecordBatch:
         number = (reader.schema.metadata or {}).get(_FORMAT_KEY)
         batches = reader.num_record_batches
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"the infos file must be an Arrow file that bev-data wrote, got {path} ({error}); "
             f"make it again with `bev-data infos`"
         ) from error
     if number is None or number.decode() != FORMAT or batches != 1:
         got = "none" if number is None else number.decode()
-        raise ValueError(
+        raise InputError(
             f"the infos file must have format {FORMAT}, got {got} in {path}; "
             f"make it again with `bev-data infos`"
         )

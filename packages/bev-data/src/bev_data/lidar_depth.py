@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from bev_data.errors import InputError
 from bev_data.geometry import invert
 from bev_data.info import CameraFrame, Info, LidarFrame
 
@@ -35,7 +36,7 @@ def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
         raise FileNotFoundError(f"the lidar file {path} is missing; {_MEND}") from None
     size = path.stat().st_size
     if size == 0 or size % (4 * _VALUES_PER_POINT):
-        raise ValueError(
+        raise InputError(
             f"a lidar file must hold one or more points of {4 * _VALUES_PER_POINT} bytes, "
             f"got {size} bytes in {path}; {_MEND}"
         )
@@ -76,7 +77,7 @@ def depth_points(root: Path, info: Info, cameras: tuple[str, ...]) -> list[Float
         ValueError: if the key frame has no lidar, or the file is damaged.
     """
     if info.lidar is None:
-        raise ValueError(
+        raise InputError(
             f"lidar depth needs a lidar sweep, got none for the key frame {info.token}; "
             f"pass lidar_depth=False"
         )
@@ -104,7 +105,7 @@ def read_depth_file(root: Path, camera: CameraFrame) -> Float[F32, "j 3"]:
         raise FileNotFoundError(f"the depth file {path} is missing; {mend}") from None
     size = path.stat().st_size
     if size % 12:
-        raise ValueError(
+        raise InputError(
             f"a depth file must hold triples of 12 bytes, got {size} bytes in {path}; {mend} again"
         )
     return values.reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Detections as nuScenes results: boxes of keyego -> the submission format of the detection task, and its files."""
+"""Detections as nuScenes results: boxes of keyego -> entries of the submission format, and its files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from bev_data.dataset import select_boxes
+from bev_data.errors import InputError
 from bev_data.files import atomic_path
-from bev_data.geometry import matrix_to_quaternion, transform_points
+from bev_data.geometry import boxes_to_frame, invert, matrix_to_quaternion, transform_points
 from bev_data.infos import Infos
 from bev_data.taxonomy import CLASSES
 
@@ -87,8 +88,8 @@ def to_nuscenes_results(
     score_row, label_row = np.asarray(scores, dtype=np.float64).reshape(-1), np.asarray(labels).reshape(-1)
     if not len(box_rows) == len(score_row) == len(label_row):
         raise ValueError(
-            f"there must be as many scores and labels as boxes, got {len(box_rows)} boxes, {len(score_row)} scores "
-            f"and {len(label_row)} labels for {token}"
+            f"there must be as many scores and labels as boxes, got {len(box_rows)} boxes, "
+            f"{len(score_row)} scores and {len(label_row)} labels for {token}"
         )
     if not (np.isfinite(box_rows).all() and np.isfinite(score_row).all()):
         raise ValueError(f"boxes and scores must be finite numbers, got NaN or infinity for {token}")
@@ -114,6 +115,28 @@ def to_nuscenes_results(
             }
         )
     return entries
+
+
+def from_nuscenes_results(
+    entries: Sequence[Mapping[str, Any]],
+    keyego2global: Float[NDArray[np.float64], "4 4"],
+    classes: Sequence[str] = CLASSES,
+) -> tuple[Float[NDArray[np.float64], "m 9"], Float[NDArray[np.float64], "m"], NDArray[np.int64]]:
+    """Entries of one sample as boxes of keyego, scores and labels; entries of other classes are left out."""
+    known = [entry for entry in entries if entry["detection_name"] in classes]
+    fields = {
+        name: np.array([entry[name] for entry in known], dtype=np.float64).reshape(-1, length)
+        for name, length in _LENGTHS.items()
+    }
+    boxes = boxes_to_frame(
+        invert(keyego2global),
+        fields["translation"],
+        fields["size"][:, [1, 0, 2]],
+        fields["rotation"],
+        fields["velocity"],
+    )
+    labels = np.array([classes.index(entry["detection_name"]) for entry in known], dtype=np.int64)
+    return boxes, fields["detection_score"][:, 0], labels
 
 
 def _about_z(yaw: float) -> Float[NDArray[np.float64], "3 3"]:
@@ -158,13 +181,13 @@ def check_results(
     if tokens is not None and set(results) != set(tokens):
         missing, extra = set(tokens) - set(results), set(results) - set(tokens)
         example = next(iter(sorted(missing) or sorted(extra)))
-        raise ValueError(
-            f"results must have an entry for every sample of the split and for no other, got {len(missing)} missing "
-            f"and {len(extra)} unknown ones, such as {example}"
+        raise InputError(
+            f"results must have an entry for every sample of the split and for no other, "
+            f"got {len(missing)} missing and {len(extra)} unknown ones, such as {example}"
         )
     for token, entries in results.items():
         if len(entries) > MAX_BOXES:
-            raise ValueError(f"a sample must have at most {MAX_BOXES} boxes, got {len(entries)} for {token}")
+            raise InputError(f"a sample must have at most {MAX_BOXES} boxes, got {len(entries)} for {token}")
         for entry in entries:
             _check_entry(token, entry)
 
@@ -174,19 +197,19 @@ _LENGTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detectio
 
 def _check_entry(token: str, entry: Mapping[str, Any]) -> None:
     if entry.get("sample_token") != token:
-        raise ValueError(f"a box of {token} must carry that sample_token, got {entry.get('sample_token')!r}")
+        raise InputError(f"a box of {token} must carry that sample_token, got {entry.get('sample_token')!r}")
     for field, length in _LENGTHS.items():
         try:
             values = np.atleast_1d(np.asarray(entry.get(field), dtype=np.float64))
         except (TypeError, ValueError):
             values = np.full(0, np.nan)
         if values.shape != (length,) or not np.isfinite(values).all():
-            raise ValueError(f"{field} must be {length} finite numbers, got {entry.get(field)!r} for {token}")
+            raise InputError(f"{field} must be {length} finite numbers, got {entry.get(field)!r} for {token}")
     name, attribute = entry.get("detection_name"), entry.get("attribute_name")
     if name not in _ATTRIBUTES:
-        raise ValueError(f"detection_name must be one of {', '.join(_ATTRIBUTES)}, got {name!r} for {token}")
+        raise InputError(f"detection_name must be one of {', '.join(_ATTRIBUTES)}, got {name!r} for {token}")
     if attribute not in _ATTRIBUTE_NAMES:
-        raise ValueError(
+        raise InputError(
             f"attribute_name must be one of {', '.join(sorted(_ATTRIBUTE_NAMES))} or empty, "
             f"got {attribute!r} for {token}"
         )
@@ -231,11 +254,12 @@ def read_results(path: Path | str) -> Results:
     except FileNotFoundError:
         raise FileNotFoundError(f"the results file {path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"the results file must be JSON, got {path} ({error})") from error
+        raise InputError(f"the results file must be JSON, got {path} ({error})") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict) or not all(isinstance(entries, list) for entries in results.values()):
-        raise ValueError(
-            f'a results file must have the form {{"meta": ..., "results": {{sample token: [boxes]}}}}, got {path}'
+        raise InputError(
+            f'a results file must have the form {{"meta": ..., "results": {{sample token: [boxes]}}}}, '
+            f"got {path}"
         )
     check_results(results)
     return results

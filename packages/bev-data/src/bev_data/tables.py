@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bev_data.errors import InputError
+
 TABLES: tuple[str, ...] = (
     "attribute",
     "calibrated_sensor",
@@ -90,9 +92,9 @@ def read_table(root: Path, version: str, table: str) -> list[dict[str, Any]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"the table must be JSON, got a damaged file: {path} ({error})") from error
+        raise InputError(f"the table must be JSON, got a damaged file: {path} ({error})") from error
     if not isinstance(rows, list):
-        raise ValueError(f"the table must be a JSON list of records, got a {type(rows).__name__}: {path}")
+        raise InputError(f"the table must be a JSON list of records, got a {type(rows).__name__}: {path}")
     return rows
 
 
@@ -121,7 +123,7 @@ def scenes_of_split(root: Path, version: str, split: str) -> list[str]:
     splits = list_splits(root, version)
     if split not in splits:
         there = ", ".join(splits) if splits else "none"
-        raise ValueError(f"the split of {version} in {root} must be one of: {there}; got {split!r}")
+        raise InputError(f"the split of {version} in {root} must be one of: {there}; got {split!r}")
     from nuscenes.utils.splits import create_splits_scenes
 
     custom = _custom_splits(root, version)
@@ -136,9 +138,9 @@ def _custom_splits(root: Path, version: str) -> dict[str, list[str]]:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"splits.json must be JSON, got a damaged file: {path} ({error})") from error
+        raise InputError(f"splits.json must be JSON, got a damaged file: {path} ({error})") from error
     if not isinstance(splits, dict) or not all(isinstance(scenes, list) for scenes in splits.values()):
-        raise ValueError(f"splits.json must map split names to lists of scene names: {path}")
+        raise InputError(f"splits.json must map split names to lists of scene names: {path}")
     return splits
 
 
@@ -165,7 +167,7 @@ def load_tables(root: Path, version: str) -> Any:
 def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
     maps = read_table(root, version, "map")
     if not maps or "log_tokens" not in maps[0]:
-        raise ValueError(
+        raise InputError(
             f"map.json must have records with log_tokens, got {len(maps)} records: {root / version}"
         )
     for record in maps:
@@ -179,10 +181,10 @@ def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
     try:
         return NuScenes(version=version, dataroot=str(root), verbose=False)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise InputError(
             f"the tables must be JSON, got a damaged file in {root / version}: {error}"
         ) from error
     except KeyError as error:
-        raise ValueError(
+        raise InputError(
             f"the tables in {root / version} must be whole, got a link to a record that is missing: {error}"
         ) from error

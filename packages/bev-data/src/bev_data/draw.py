@@ -130,6 +130,8 @@ def _predicted_boxes(
 ) -> BoxGroup:
     boxes, scores = (np.asarray(part, dtype=np.float64) for part in detections[:2])
     labels = np.asarray(detections[2], dtype=np.int64)
+    if not boxes.size:
+        boxes = boxes.reshape(0, 9)
     if boxes.shape != (len(boxes), 9) or scores.shape != (len(boxes),) or labels.shape != (len(boxes),):
         raise ValueError(
             "detections must be boxes [m,9], scores [m] and labels [m], "

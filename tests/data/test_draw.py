@@ -190,7 +190,7 @@ def test_lidar_depth_stands_beside_the_plot(tmp_path):
     # A line of points at the height of the camera: across the middle of its panel, the middle of the plot.
     assert np.ptp(beside[:, 1]) == pytest.approx(80 * (240 / 60), abs=4)
     assert np.ptp(beside[:, 0]) <= 3
-    assert beside[:, 0].mean() == pytest.approx(picture.height - 58 - 6 - 360, abs=4)
+    assert beside[:, 0].mean() == pytest.approx(picture.height - 58 - 360, abs=4)
 
 
 @pytest.mark.parametrize("cameras", [("CAM_FRONT",), ("CAM_BACK", "CAM_FRONT_LEFT"), tuple(YAWS)], ids=len)

@@ -71,10 +71,10 @@ def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> No
 def test(session: nox.Session, package: str) -> None:
     """Test one package beside nothing but what it declares; 'together' tests what crosses packages."""
     if package == "together":
-        _install(session, tuple(PACKAGES), "pytest", "hypothesis")
+        _install(session, tuple(PACKAGES), "pytest", "hypothesis", "beartype")
         folder = "contracts"
     else:
-        _install(session, PACKAGES[package], "pytest", "hypothesis")
+        _install(session, PACKAGES[package], "pytest", "hypothesis", "beartype")
         folder = package.removeprefix("bev-")
     session.run("pytest", f"tests/{folder}", *session.posargs)
 
@@ -108,6 +108,6 @@ def quickstart(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """Make an environment for work on the sources: the packages editable, and every tool."""
     editable = [word for name in PACKAGES for word in ("-e", str(ROOT / "packages" / name))]
-    tools = ("pytest", "hypothesis", "ruff", "import-linter", "mypy", "types-tqdm")
+    tools = ("pytest", "hypothesis", "beartype", "ruff", "import-linter", "mypy", "types-tqdm")
     session.install("-c", str(ROOT / "constraints.txt"), *editable, *tools)
     session.log(f"Activate it: source {session.bin}/activate")

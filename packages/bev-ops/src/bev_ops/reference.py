@@ -18,6 +18,7 @@ def _round(coords: Num[Tensor, "*any"], rounding: str) -> Int64[Tensor, "*any"]:
     """Round to cell indices; NaN and anything beyond +-2^30 becomes an index outside every grid."""
     if not coords.is_floating_point():
         return coords.long()
+    coords = coords.to(compute_dtype(coords))
     rounded = coords.floor() if rounding == "floor" else coords.trunc()
     return rounded.nan_to_num(nan=-1.0).clamp(-(2.0**30), 2.0**30).long()
 
@@ -65,14 +66,15 @@ def lift_splat(
     dtype = compute_dtype(depth, context)
 
     cells = _sweep_positions(projection.flatten(0, 1), depth_bins.view(1, -1, 1, 1), (height, width))
-    x, y, z = (_round(axis, rounding).view(batch, -1) for axis in cells)
+    points = cameras * bins * height * width
+    x, y, z = (_round(axis, rounding).view(batch, points) for axis in cells)
     flat, inside = _flat_cells((x, y, z), grid)
 
     pixels = torch.arange(batch * cameras * height * width, device=depth.device)
     pixel_of_point = pixels.view(batch, cameras, 1, height, width).expand(-1, -1, bins, -1, -1)
-    pixel = pixel_of_point.reshape(batch, -1)[inside]
-    weight = depth.reshape(batch, -1)[inside].to(dtype)
-    rows = context.permute(0, 1, 3, 4, 2).reshape(-1, channels).to(dtype)
+    pixel = pixel_of_point.flatten(1)[inside]
+    weight = depth.flatten(1)[inside].to(dtype)
+    rows = context.permute(0, 1, 3, 4, 2).flatten(0, 3).to(dtype)
     lifted = weight[:, None] * rows.index_select(0, pixel)
 
     bev = lifted.new_zeros(batch * y_size * x_size, channels).index_add(0, flat[inside], lifted)

@@ -5,16 +5,18 @@ Takes minutes on two CPU cores. A run that was stopped goes on where it was when
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bev_data.files import atomic_path
 from bev_data.taxonomy import CLASSES
 
 CONFIG = "quickstart"
 TRAIN_SCENES, VAL_SCENES = 40, 6
+# Key frames only: the config takes its history from them.
+WORLD: dict[str, Any] = {"image_size": (400, 225), "sweep_hz": 0.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("outputs/quickstart"), help="folder for results (%(default)s)"
     )
     parser.add_argument(
-        "--data", type=Path, default=Path("data/quickstart"), help="folder for the rendered world (%(default)s)"
+        "--data",
+        type=Path,
+        default=Path("data/quickstart"),
+        help="folder for the rendered world (%(default)s)",
     )
     parser.add_argument(
         "--train-scenes", type=int, default=TRAIN_SCENES, help="scenes to train on (%(default)s)"
@@ -49,16 +54,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     # Torch and Lightning take seconds to import; `--help` does without.
     from bev_data.synthetic import write_world
-
     from bev_train.runner import run as run_command
 
     clock = _Clock(options.output / "minutes.json")
     scenes = options.train_scenes + options.val_scenes
     _announce(1, f"Rendering {scenes} scenes into {options.data}")
-    # Key frames only: the config takes its history from them.
-    write_world(
-        options.data, scenes=scenes, val_scenes=options.val_scenes, image_size=(400, 225), sweep_hz=0.0
-    )
+    write_world(options.data, scenes=scenes, val_scenes=options.val_scenes, **WORLD)
     clock.tick()
 
     common = [CONFIG, "--data.root", str(options.data)]
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     metrics = _scores(command.trainer.callback_metrics)
     metrics["untrained_mAP"] = untrained["mAP"]
+    metrics["class_range"] = command.config[command.subcommand].evaluation.class_range
     metrics["pictures"] = str(options.output / "pictures")
     metrics["minutes"] = round(clock.tick(), 2)
     _write_json(options.output / "metrics.json", metrics)
@@ -112,17 +114,15 @@ def _announce(step: int, text: str) -> None:
 def _scores(logged: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the scores out of what a validation logged."""
     names = {name: f"val/{name}" for name in ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE")}
-    names |= {"class_range": "val/class_range", "depth_abs_rel": "val/depth/abs_rel"}
+    names["depth_abs_rel"] = "val/depth_abs_rel"
     scores: dict[str, Any] = {name: float(logged[key]) for name, key in names.items()}
     scores["AP"] = {name: float(logged[f"val/AP/{name}"]) for name in CLASSES}
     return scores
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 _ERRORS = {

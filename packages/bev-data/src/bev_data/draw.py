@@ -20,6 +20,7 @@ from bev_data.drawing.canvas import Canvas, text_width
 from bev_data.drawing.depth import draw_color_bar, draw_depth
 from bev_data.drawing.plot import draw_plot
 from bev_data.drawing.style import BACKGROUND, FAINT_INK, INK, BoxGroup, Scene, class_color
+from bev_data.errors import InputError
 from bev_data.geometry import boxes_to_frame, invert
 from bev_data.info import CameraFrame, Info
 from bev_data.lidar_depth import read_lidar
@@ -77,13 +78,13 @@ def draw_sample(
     """
     names = tuple(info.cameras if cameras is None else cameras)
     if not names or not set(info.cameras).issuperset(names):
-        raise ValueError(f"cameras must be some of {', '.join(info.cameras)}, got {list(names)}")
+        raise InputError(f"cameras must be some of {', '.join(info.cameras)}, got {list(names)}")
     if not bev_range > 0:
-        raise ValueError(f"bev_range must be above 0 m, got {bev_range}")
+        raise InputError(f"bev_range must be above 0 m, got {bev_range}")
     if not 0 < depth_range[0] < depth_range[1]:
-        raise ValueError(f"depth_range must be (low, high) with 0 < low < high in metres, got {depth_range}")
+        raise InputError(f"depth_range must be (low, high) with 0 < low < high in metres, got {depth_range}")
     if expected_depth is not None and (expected_depth.ndim != 3 or len(expected_depth) != len(names)):
-        raise ValueError(
+        raise InputError(
             f"expected_depth must have the shape [n,h,w] for n = {len(names)} cameras, "
             f"got {list(expected_depth.shape)}"
         )
@@ -133,12 +134,12 @@ def _predicted_boxes(
     if not boxes.size:
         boxes = boxes.reshape(0, 9)
     if boxes.shape != (len(boxes), 9) or scores.shape != (len(boxes),) or labels.shape != (len(boxes),):
-        raise ValueError(
+        raise InputError(
             "detections must be boxes [m,9], scores [m] and labels [m], "
             f"got shapes {list(boxes.shape)}, {list(scores.shape)} and {list(labels.shape)}"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise ValueError(f"labels must be in [0, {len(classes)}), got {labels.min()} to {labels.max()}")
+        raise InputError(f"labels must be in [0, {len(classes)}), got {labels.min()} to {labels.max()}")
     kept = np.flatnonzero(scores >= score_threshold)
     return BoxGroup(boxes[kept], [classes[label] for label in labels[kept]], scores[kept], dashed=False)
 

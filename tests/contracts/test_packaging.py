@@ -22,8 +22,8 @@ KNOWN = {
     "bev-models": {"bev-ops"},
     "bev-train": {"bev-ops", "bev-data", "bev-models"},
 }
-# Declared although no source need import them: torch warns where numpy is missing, and Lightning's command line
-# and logger need the others.
+# Declared although no source need import them: torch warns where numpy is missing, and the others are for
+# Lightning's command line and logger.
 USED_BY_OTHERS = {"numpy", "jsonargparse", "tensorboard"}
 
 every_package = pytest.mark.parametrize("package", PACKAGES)

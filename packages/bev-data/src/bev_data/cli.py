@@ -98,6 +98,17 @@ def _split(args: argparse.Namespace, version: str) -> str:
     return split
 
 
+def _splits(args: argparse.Namespace, version: str) -> list[str]:
+    # The two halves of the train split are built only when they are asked for.
+    halves = ("train_detect", "train_track")
+    splits = args.split or [split for split in list_splits(args.root, version) if split not in halves]
+    if not splits:
+        raise InputError(
+            f"{version} in {args.root} must have scenes of a known split; name others in splits.json"
+        )
+    return list(splits)
+
+
 def _add_infos(commands: "Commands") -> None:
     parser = _add_command(
         commands,
@@ -116,12 +127,7 @@ def _add_infos(commands: "Commands") -> None:
 
 def _run_infos(args: argparse.Namespace) -> None:
     version = _version(args)
-    splits = args.split or list_splits(args.root, version)
-    if not splits:
-        raise InputError(
-            f"{version} in {args.root} must have scenes of a known split; name others in splits.json"
-        )
-    for split in splits:
+    for split in _splits(args, version):
         infos = build_infos(args.root, version, split)
         path = infos_path(args.root, version, split)
         saved = infos.save(path if args.out is None else args.out / path.name)
@@ -137,8 +143,8 @@ def _add_depth_gt(commands: "Commands") -> None:
         "depth-gt",
         "write lidar depth for every key-frame image",
         "Projects each LIDAR_TOP sweep into the images of its key frame and writes (u, v, depth) as\n"
-        "float32, in pixels and metres, to ROOT/depth_gt/IMAGE.bin. Files that are there are kept, so a run that\n"
-        "was stopped goes on. Not needed for training, which computes the same numbers as it goes.",
+        "float32, in pixels and metres, to ROOT/depth_gt/IMAGE.bin. Files that are there are kept, so\n"
+        "a run that was stopped goes on. Training computes the same numbers as it goes without them.",
         "bev-data depth-gt data/nuscenes --workers 8",
     )
     parser.add_argument("--split", action="append", help="may be repeated; default: all that the version has")
@@ -152,7 +158,7 @@ def _add_depth_gt(commands: "Commands") -> None:
 def _run_depth_gt(args: argparse.Namespace) -> None:
     version = _version(args)
     written = kept = 0
-    for split in args.split or list_splits(args.root, version):
+    for split in _splits(args, version):
         infos = open_infos(args.root, version, split)
         counts = write_depth_files(args.root, infos, workers=args.workers, overwrite=args.overwrite)
         written, kept = written + counts[0], kept + counts[1]

@@ -66,10 +66,11 @@ def _draw_rings(plot: Canvas, bev_range: float, to_plot: ToPlot) -> None:
     (center,) = to_plot(np.zeros((1, 2)))
     farthest = float(np.hypot(plot.width, plot.height)) / min(plot.width, plot.height) * bev_range
     for radius in range(step, int(farthest) + 1, step):
-        ((_, top),) = to_plot(np.array([[radius, 0.0]]))
-        plot.circle(center, center[1] - top, _RING, 1)
-        if radius < bev_range:
-            plot.text((center[0], top), f"{radius} m", 15, FAINT_INK, "mm", plate=_BACKGROUND)
+        # Ahead and behind, on the road, is where boxes would cover a label.
+        ((x, y),) = to_plot(radius * np.array([[-1.0, -1.0]]) / np.sqrt(2))
+        plot.circle(center, float(np.hypot(x - center[0], y - center[1])), _RING, 1)
+        if radius <= bev_range:
+            plot.text((x, y), f"{radius} m", 15, FAINT_INK, "mm", plate=_BACKGROUND)
 
 
 def _draw_ego(plot: Canvas, to_plot: ToPlot) -> None:
@@ -106,7 +107,7 @@ def _draw_velocity(
         return
     tip = box[:2] + velocity
     along, across = velocity / speed, np.array([-velocity[1], velocity[0]]) / speed
-    barb = min(0.4 * speed, 1.2)
+    barb = min(0.4 * speed, 0.9)
     head = np.stack([tip, tip - barb * (along - 0.5 * across), tip - barb * (along + 0.5 * across)])
     plot.line(to_plot(np.stack([box[:2], tip])), color, 1.5)
     plot.polygon(to_plot(head), color)

@@ -174,7 +174,9 @@ class TestHistory:
     def test_too_much_history_is_refused(self, make):
         with pytest.raises(ValueError, match="no key frame of split mini_val has 3 frames of history"):
             make(history=History(frames=3, missing="drop"))
-        with pytest.raises(ValueError, match=r"must be at most 6, .*, got 10"):
+        with pytest.raises(
+            ValueError, match=r"must be at most 6, .*, got 10; collect more with `bev-data infos --sweeps 10`"
+        ):
             make(history=History("sweeps", frames=2, stride=5))
 
     @pytest.mark.parametrize(

@@ -135,6 +135,18 @@ def test_open_builds_once_and_again_when_tables_change(write_database, tmp_path)
     assert again[0].annotations.num_lidar_pts[0] == 77
 
 
+def test_more_sweeps_can_be_collected_and_stay(write_database, tmp_path):
+    root = write_database(tmp_path / "data", scenes={"scene-0103": 5})
+    build_infos(root, "v1.0-mini", "mini_val", num_sweeps=9, progress=False).save(
+        infos_path(root, "v1.0-mini", "mini_val")
+    )
+    assert len(open_infos(root, "v1.0-mini", "mini_val", progress=False)[4].sweeps) == 9
+    (root / "v1.0-mini" / "sensor.json").touch()
+    assert open_infos(root, "v1.0-mini", "mini_val", progress=False).header.num_sweeps == 9
+    with pytest.raises(ValueError, match="in 0 to 127, got 128"):
+        build_infos(root, "v1.0-mini", "mini_val", num_sweeps=128)
+
+
 def test_open_replaces_a_damaged_file(write_database, tmp_path):
     root = write_database(tmp_path / "data")
     path = open_infos(root, "v1.0-mini", "mini_train", progress=False).path

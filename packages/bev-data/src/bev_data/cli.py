@@ -121,6 +121,9 @@ def _add_infos(commands: "Commands") -> None:
         "bev-data infos data/nuscenes --version v1.0-trainval",
     )
     parser.add_argument("--split", action="append", help="may be repeated; default: all that the version has")
+    parser.add_argument(
+        "--sweeps", type=_positive, default=6, help="images before a key frame (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="folder for the files")
     parser.set_defaults(run=_run_infos)
 
@@ -128,7 +131,7 @@ def _add_infos(commands: "Commands") -> None:
 def _run_infos(args: argparse.Namespace) -> None:
     version = _version(args)
     for split in _splits(args, version):
-        infos = build_infos(args.root, version, split)
+        infos = build_infos(args.root, version, split, num_sweeps=args.sweeps)
         path = infos_path(args.root, version, split)
         saved = infos.save(path if args.out is None else args.out / path.name)
         boxes = len(infos.boxes_per_category()[0])

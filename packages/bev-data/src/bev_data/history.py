@@ -56,7 +56,7 @@ def usable_key_frames(
     if history.source == "sweeps" and reach > infos.header.num_sweeps:
         raise InputError(
             f"history.frames * history.stride must be at most {infos.header.num_sweeps}, the number of "
-            f"sweeps that the infos hold, got {reach}"
+            f"sweeps that the infos hold, got {reach}; collect more with `bev-data infos --sweeps {reach}`"
         )
     complete = np.ones(len(infos), dtype=bool)
     if history.missing == "drop" and history.source == "sweeps":

@@ -96,7 +96,8 @@ class Infos(Sequence[Info]):
             FileNotFoundError: if there is none.
             ValueError: if it is damaged, no infos file, or one of another format.
         """
-        return cls(infos_io.map_file(Path(path)), Path(path))
+        # Absolute, so that it is found from a worker with another working directory.
+        return cls(infos_io.map_file(Path(path)), Path(path).absolute())
 
     def save(self, path: Path | str) -> "Infos":
         """Write the file, whole or not at all, and return the `Infos` that lives in it."""
@@ -185,8 +186,11 @@ def build_infos(
 
     Raises:
         FileNotFoundError: if the root, the version, a table or a map mask is missing.
-        ValueError: if the version does not have the split, a key frame lacks a camera, or a table is damaged.
+        ValueError: if the version does not have the split, a key frame lacks a camera, a table is damaged, or
+            there are to be more than 127 sweeps.
     """
+    if not 0 <= num_sweeps <= 127:
+        raise InputError(f"the number of sweeps must be in 0 to 127, got {num_sweeps}")
     root = Path(root)
     names = scenes_of_split(root, version, split)
     tables = load_tables(root, version)
@@ -339,11 +343,13 @@ def open_infos(
     """
     root = Path(root)
     path = infos_path(root, version, split) if cache is None else Path(cache) / f"{version}_{split}.arrow"
+    num_sweeps = 6
     try:
         infos = Infos.load(path)
         if infos.header.tables == fingerprint(root, version):
             return infos
+        num_sweeps = infos.header.num_sweeps
     except (FileNotFoundError, ValueError):
         # None yet, or one of another format: made anew below.
         pass
-    return build_infos(root, version, split, progress=progress).save(path)
+    return build_infos(root, version, split, num_sweeps=num_sweeps, progress=progress).save(path)

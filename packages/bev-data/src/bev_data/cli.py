@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Here, because the workers of depth-gt import this module too and need no renderer.
+    from bev_data.synthetic.command import add_parser as add_synth
+
     parser = argparse.ArgumentParser(
         prog="bev-data",
         description="nuScenes-format data for camera-only 3D detection.",
@@ -59,8 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_infos(commands)
     _add_depth_gt(commands)
-    if find_spec("bev_data.synthetic") and find_spec("bev_data.synthetic.command"):
-        import_module("bev_data.synthetic.command").add_parser(commands)
+    add_synth(commands)
     _add_show(commands)
     _add_eval(commands)
     return parser

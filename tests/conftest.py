@@ -15,7 +15,9 @@ CHECKING = os.environ.get("BEV_TYPECHECK", "1") != "0" and importlib.util.find_s
 if CHECKING:
     # Before the first import of the packages: the hook rewrites modules as they are loaded.
     jaxtyping.install_import_hook(
-        [package for package in CHECKED if importlib.util.find_spec(package)], "beartype.beartype"
+        [package for package in CHECKED if importlib.util.find_spec(package)],
+        # An int may stand where a float is asked for, as everywhere in typed Python.
+        "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
 
 

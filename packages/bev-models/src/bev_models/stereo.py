@@ -123,7 +123,8 @@ class DynamicStereo(nn.Module):
         self.behind = behind
         self.batch_ranges = batch_ranges
         borders = torch.tensor([bins.index(border) for border in ranges])
-        bin_range = torch.repeat_interleave(torch.arange(len(borders) - 1), borders.diff())
+        ranges_of_bins = torch.arange(len(borders) - 1)
+        bin_range = torch.repeat_interleave(ranges_of_bins, borders.diff(), output_size=bins.count)
         self.register_buffer("offsets", candidate_offsets(samples, sampling_range), persistent=False)
         self.register_buffer("edges", bins.edges(), persistent=False)
         self.register_buffer("bin_range", bin_range, persistent=False)

@@ -4,7 +4,7 @@
 identity of every pixel, and lidar sweeps.
 """
 
-from bev_data.synthetic.render import Scan, View, camera_pose, render, scan
+from bev_data.synthetic.sensors import Scan, View, camera_pose, render, scan
 from bev_data.synthetic.scene import Scene, build_scene
 from bev_data.synthetic.world import write_world
 

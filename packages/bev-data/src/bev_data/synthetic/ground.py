@@ -64,7 +64,7 @@ def paint_surfaces(
             turned = int(0.31 * i + 0.17 * j + 4096) & mask
             other = int(0.31 * j - 0.17 * i + 4096) & mask
             coarse = detail[(turned << DETAIL_BITS) + other] / 127.5 - 1.0
-            stain = 1.0 + 0.28 * fine + 0.3 * coarse
+            stain = 1.0 + 0.2 * fine + 0.14 * coarse
             kind, factor = 3, stain
             if nearest < LANE + 0.1:
                 kind = 0

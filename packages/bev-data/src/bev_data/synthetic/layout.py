@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -197,6 +198,7 @@ def plan(duration: float, behaviour: str, rng: np.random.Generator) -> Layout:
     layout.free(ahead, length, width, 0.0)
     _scenery(layout)
     _traffic(layout)
+    _large(layout)
     _sites(layout)
     _parked(layout)
     _people(layout)
@@ -283,7 +285,7 @@ def _scenery(layout: Layout) -> None:
 def _several(layout: Layout, number: int, place: Callable[[], bool]) -> None:
     """Place a number of things, with a few tries for each."""
     for _ in range(number):
-        for _ in range(6):
+        for _ in range(15):
             if place():
                 break
 
@@ -324,26 +326,35 @@ def _traffic(layout: Layout) -> None:
         return layout.add(kind, standing(*road.at(s, side * 0.5 * LANE), yaw), "ridden" if kind in CYCLES else "stopped")
 
     for kind, number in (("car", 3), ("truck", 2), ("bus", 1), ("motorcycle", 2), ("bicycle", 1)):
-        _several(layout, int(rng.integers(1, number + 1)), lambda kind=kind: drive(kind, 0.5 * LANE))  # type: ignore[misc]
-    _several(layout, int(rng.integers(1, 4)), lambda: drive("bicycle", LANE - 0.55))
+        _several(layout, int(rng.integers(1, number + 1)), partial(drive, kind, 0.5 * LANE))
+    _several(layout, int(rng.integers(1, 4)), partial(drive, "bicycle", LANE - 0.55))
     if rng.random() < 0.35:
         drive("construction_vehicle", 0.5 * LANE)
     if rng.random() < 0.4:
         wait(str(rng.choice(vehicles)))
 
 
-def _parked(layout: Layout) -> None:
-    """Vehicles in the parking strips, cycles on the pavement."""
+def _park(layout: Layout, kind: str) -> bool:
+    """Try to leave a vehicle in a parking strip; some stand against the traffic."""
     rng = layout.rng
+    road, s, _ = layout.near(23.0)
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    yaw = road.yaw + (np.pi if (side > 0) != (rng.random() < 0.15) else 0.0)
+    if abs(s) < HALF_ROAD + 6.0:
+        return False
+    left = side * (LANE + 0.5 * PARKING + rng.uniform(-0.1, 0.15))
+    return layout.add(kind, standing(*road.at(s, left), yaw + rng.normal(0.0, 0.03)), margin=0.5)
 
-    def park(kind: str) -> bool:
-        road, s, _ = layout.near(23.0)
-        side = 1.0 if rng.random() < 0.5 else -1.0
-        yaw = road.yaw + (np.pi if (side > 0) != (rng.random() < 0.15) else 0.0)
-        if abs(s) < HALF_ROAD + 6.0:
-            return False
-        left = side * (LANE + 0.5 * PARKING + rng.uniform(-0.1, 0.15))
-        return layout.add(kind, standing(*road.at(s, left), yaw + rng.normal(0.0, 0.03)), margin=0.5)
+
+def _large(layout: Layout) -> None:
+    """Long vehicles are parked first, while there is room."""
+    for kind, low, high in (("trailer", 1, 4), ("bus", 1, 3), ("truck", 1, 3)):
+        _several(layout, int(layout.rng.integers(low, high)), partial(_park, layout, kind))
+
+
+def _parked(layout: Layout) -> None:
+    """Cars in the parking strips, cycles on the pavement."""
+    rng = layout.rng
 
     def lean(kind: str) -> bool:
         road, s, _ = layout.near(20.0)
@@ -353,10 +364,10 @@ def _parked(layout: Layout) -> None:
             return False
         return layout.add(kind, standing(*road.at(s, side * (HALF_ROAD + rng.uniform(0.9, 2.4))), yaw))
 
-    for kind, low, high in (("trailer", 1, 3), ("bus", 1, 3), ("truck", 1, 3), ("car", 4, 8), ("motorcycle", 1, 2)):
-        _several(layout, int(rng.integers(low, high)), lambda kind=kind: park(kind))  # type: ignore[misc]
+    for kind, low, high in (("car", 4, 8), ("motorcycle", 1, 2)):
+        _several(layout, int(rng.integers(low, high)), partial(_park, layout, kind))
     for kind in CYCLES:
-        _several(layout, int(rng.integers(1, 4)), lambda kind=kind: lean(kind))  # type: ignore[misc]
+        _several(layout, int(rng.integers(1, 4)), partial(lean, kind))
 
 
 def _sites(layout: Layout) -> None:
@@ -398,9 +409,9 @@ def _sites(layout: Layout) -> None:
             placed += layout.add(kind, motion, margin=0.05)
         return placed > 0
 
-    _several(layout, int(rng.integers(1, 4)), site)
-    _several(layout, int(rng.integers(1, 3)), lambda: row("traffic_cone"))
-    _several(layout, int(rng.integers(2, 5)), lambda: row("barrier"))
+    _several(layout, int(rng.integers(2, 4)), site)
+    _several(layout, int(rng.integers(1, 3)), partial(row, "traffic_cone"))
+    _several(layout, int(rng.integers(2, 5)), partial(row, "barrier"))
 
 
 def _people(layout: Layout) -> None:

@@ -18,6 +18,7 @@ LAMP = Paint((1.0, 0.97, 0.82), contrast=0.05, glow=0.9)
 TAIL = Paint((0.85, 0.05, 0.04), contrast=0.1, glow=0.5)
 DARK = Paint((0.10, 0.10, 0.11), contrast=0.5)
 STEEL = Paint((0.42, 0.43, 0.45), contrast=0.5)
+SPOKES = Paint((0.20, 0.21, 0.22), contrast=0.5)
 PLATE = Paint((0.9, 0.9, 0.85), contrast=0.1)
 SKIN = Paint((0.72, 0.52, 0.40), contrast=0.2)
 
@@ -103,10 +104,10 @@ def truck(size: Size, rng: np.random.Generator, moving: bool) -> Model:
     split = 0.5 * l - min(2.0, 0.3 * l)
     side = 0.5 * w
     model.box((-0.5 * l, 0.5 * l - 0.15), (-0.38 * w, 0.38 * w), (0.16 * h, 0.24 * h), DARK)
-    model.box((-0.5 * l, split - 0.15), (-side, side), (0.24 * h, h), load)
-    model.box((split, 0.5 * l), (-side + 0.06, side - 0.06), (0.17 * h, 0.5 * h), cab)
+    model.box((-0.5 * l + 0.04, split - 0.15), (-side, side), (0.24 * h, h), load)
+    model.box((split, 0.5 * l - 0.04), (-side + 0.06, side - 0.06), (0.17 * h, 0.5 * h), cab)
     model.taper(
-        (split, 0.5 * l), (-side + 0.06, side - 0.06), (split, 0.5 * l - 0.35), (-side + 0.15, side - 0.15),
+        (split, 0.5 * l - 0.04), (-side + 0.06, side - 0.06), (split, 0.5 * l - 0.35), (-side + 0.15, side - 0.15),
         (0.5 * h, 0.82 * h), GLASS, rear=cab, top=cab,
     )  # fmt: skip
     model.box((split, split + 0.5), (-side + 0.1, side - 0.1), (0.5 * h, 0.84 * h), cab)
@@ -145,7 +146,7 @@ def trailer(size: Size, rng: np.random.Generator, moving: bool) -> Model:
     side = 0.5 * w
     model = Model()
     front = 0.5 * l - 0.14 * l
-    model.box((-0.5 * l, front), (-side, side), (0.3 * h, h), load)
+    model.box((-0.5 * l + 0.03, front), (-side, side), (0.3 * h, h), load)
     model.box((-0.5 * l, 0.42 * l), (-0.18 * w, 0.18 * w), (0.2 * h, 0.3 * h), DARK)
     model.box((0.3 * l, 0.5 * l), (-0.07, 0.07), (0.14 * h, 0.2 * h), STEEL)
     for y in (-0.36 * w, 0.36 * w):
@@ -231,7 +232,7 @@ def bicycle(size: Size, rng: np.random.Generator, rider: bool) -> Model:
     top = h if not rider else 0.6 * h
     model = Model()
     for x in (-0.5 * l + r, 0.5 * l - r):
-        model.wheel((x, r), r, (-0.035, 0.035), TYRE, STEEL)
+        model.wheel((x, r), r, (-0.035, 0.035), TYRE, SPOKES)
     model.taper((-0.12 * l, 0.0), (-0.04, 0.04), (-0.17 * l, -0.11 * l), (-0.04, 0.04), (0.28 * top, 0.86 * top), frame)
     model.taper((-0.1 * l, 0.02 * l), (-0.04, 0.04), (0.16 * l, 0.26 * l), (-0.04, 0.04), (0.28 * top, 0.78 * top), frame)
     model.box((-0.15 * l, 0.24 * l), (-0.035, 0.035), (0.7 * top, 0.78 * top), frame)

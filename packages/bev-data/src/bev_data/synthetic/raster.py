@@ -235,9 +235,10 @@ def hit_solid(
     """Where a ray, in a model's frame, enters the solid with faces start to stop: distance and face, or 0.0 and -1."""
     enter, leave, seen = 0.0, 1e9, -1
     for face in range(start, stop):
-        plane = face_plane[face]
-        gap = plane[3] - plane[0] * ex - plane[1] * ey - plane[2] * ez
-        speed = plane[0] * dx + plane[1] * dy + plane[2] * dz
+        gap = (
+            face_plane[face, 3] - face_plane[face, 0] * ex - face_plane[face, 1] * ey - face_plane[face, 2] * ez
+        )
+        speed = face_plane[face, 0] * dx + face_plane[face, 1] * dy + face_plane[face, 2] * dz
         if abs(speed) < 1e-12:
             if gap < 0.0:
                 return 0.0, -1
@@ -251,3 +252,13 @@ def hit_solid(
         if enter > leave:
             return 0.0, -1
     return enter, seen
+
+
+@kernel
+def count_owners(face_seen: NDArray[np.int32], owner: NDArray[np.int32], seen: NDArray[np.int64]) -> None:
+    """Add to `seen` [owners] the pixels whose face belongs to each; `owner` [faces + 1] is -1 for faces of none."""
+    for row in range(face_seen.shape[0]):
+        for column in range(face_seen.shape[1]):
+            one = owner[face_seen[row, column]]
+            if one >= 0:
+                seen[one] += 1

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bev_data.synthetic.layout import KINDS
 from bev_data.synthetic.motion import to_quaternion
-from bev_data.synthetic.render import View, render, scan
+from bev_data.synthetic.sensors import View, render, scan
 from bev_data.synthetic.rig import LIDAR
 from bev_data.synthetic.scene import KEY_PERIOD, Pose, Scene, build_scene
 from bev_data.synthetic.tables import (

@@ -8,12 +8,13 @@ match it. On the ground, which is seen under a flat angle, several looks along t
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import kernel
+from bev_data.synthetic.jit import inlined, kernel
 from bev_data.synthetic.terrain import DOMAIN, ground_height
 from bev_data.synthetic.textures import (
     DETAIL_BITS,
     DETAIL_TEXEL,
     PATTERN_BITS,
+    PATTERN_TEXELS,
     level_of,
     sample_color,
     sample_tone,
@@ -23,6 +24,7 @@ MAP_BITS = 11
 MAP_TEXEL = DOMAIN / (1 << MAP_BITS)
 UNIT = 1.5 / 255.0  # texels of colour reach up to 1.5
 HAZE = 1.0 / 420.0  # per metre
+ROUGHNESS = 0.55  # contrast of the ground's finest texture
 
 
 @kernel
@@ -83,7 +85,7 @@ def cast_shadows(
                     shade[row, column] = min(shade[row, column], 1.0 - dark * inside)
 
 
-@kernel
+@inlined
 def ground_color(
     ground: NDArray[np.uint8],
     detail: NDArray[np.uint8],
@@ -91,25 +93,41 @@ def ground_color(
     along_x: float, along_y: float,
     across: float, along: float,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """Colour of the ground under a footprint of `along` metres in the direction given and `across` metres athwart."""
+    """Colour of the ground under a footprint of `along` metres in the direction given and `across` metres athwart.
+
+    Waves longer than a texel of the map come from the map, shorter ones from the noise tile, which fades out where the
+    footprint has outgrown them.
+    """
     looks = 1
-    while looks < 4 and along > 1.6 * looks * across:
+    while looks < 3 and along > 2.0 * looks * max(across, 0.7 * MAP_TEXEL):
         looks += 1
-    size = max(across, along / looks)
-    map_level = level_of(size / MAP_TEXEL, MAP_BITS)
-    detail_level = level_of(size / DETAIL_TEXEL, DETAIL_BITS)
-    red, green, blue, tone = 0.0, 0.0, 0.0, 0.0
+    part = along / looks
+    level = level_of(max(across, part) / MAP_TEXEL, MAP_BITS)
+    red, green, blue = 0.0, 0.0, 0.0
     for look in range(looks):
-        shift = along * ((look + 0.5) / looks - 0.5)
+        shift = part * (look + 0.5) - 0.5 * along
         px, py = x + shift * along_x, y + shift * along_y
-        r, g, b = sample_color(ground, MAP_BITS, map_level, px / MAP_TEXEL, py / MAP_TEXEL)
+        r, g, b = sample_color(ground, 0, MAP_BITS, level, px * (1.0 / MAP_TEXEL), py * (1.0 / MAP_TEXEL))
         red, green, blue = red + r, green + g, blue + b
-        tone += sample_tone(detail, DETAIL_BITS, detail_level, px / DETAIL_TEXEL, py / DETAIL_TEXEL)
-    factor = UNIT / looks * (1.0 + 0.55 * (tone / (looks * 127.5) - 1.0))
+    factor = UNIT / looks
+    looks = 1
+    while looks < 3 and along > 2.0 * looks * across:
+        looks += 1
+    part = along / looks
+    size = max(across, part)
+    strength = ROUGHNESS * min(1.0, 2.0 - size / MAP_TEXEL)
+    if strength > 0.0:
+        level = level_of(size * (1.0 / DETAIL_TEXEL), DETAIL_BITS)
+        tone = 0.0
+        for look in range(looks):
+            shift = part * (look + 0.5) - 0.5 * along
+            px, py = (x + shift * along_x) * (1.0 / DETAIL_TEXEL), (y + shift * along_y) * (1.0 / DETAIL_TEXEL)
+            tone += sample_tone(detail, DETAIL_BITS, level, px, py)
+        factor *= 1.0 + strength * (tone / (looks * 127.5) - 1.0)
     return red * factor, green * factor, blue * factor
 
 
-@kernel
+@inlined
 def sky_color(
     light: NDArray[np.float64], detail: NDArray[np.uint8], dx: float, dy: float, dz: float
 ) -> tuple[float, float, float]:
@@ -123,13 +141,61 @@ def sky_color(
     cloud = sample_tone(detail, DETAIL_BITS, 1, dx * reach + light[13], dy * reach + light[13]) / 127.5 - 1.0
     amount = light[12] * max(0.0, min(1.0, 0.45 + 1.1 * cloud)) * min(1.0, 6.0 * up)
     facing = max(0.0, dx * light[0] + dy * light[1] + dz * light[2])
-    glow = 0.5 * facing**24
+    glow = 0.0
+    if facing > 0.7:
+        square = facing * facing
+        fourth = square * square
+        eighth = fourth * fourth
+        glow = 0.5 * eighth * eighth * eighth
     white = 0.97
     return (
         red + (white - red) * amount + glow,
         green + (white - green) * amount + 0.92 * glow,
         blue + (white - blue) * amount + 0.8 * glow,
     )
+
+
+@inlined
+def face_color(
+    light: NDArray[np.float64],
+    one: int,
+    cos: float, sin: float,
+    plane: NDArray[np.float64],
+    u_axis: NDArray[np.float64],
+    v_axis: NDArray[np.float64],
+    look: NDArray[np.float64],
+    color: NDArray[np.float64],
+    atlas: NDArray[np.uint8],
+    tile_size: NDArray[np.float64],
+    detail: NDArray[np.uint8],
+    wx: float, wy: float, wz: float,
+    dx: float, dy: float, dz: float,
+    step: float,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Colour of face `one` at w, relative to its model's place, seen along d under `step` metres a pixel.
+
+    Arrays are read by index and never sliced: a slice counts references, which threads would fight over.
+    """
+    x, y = cos * wx + sin * wy, cos * wy - sin * wx
+    s = u_axis[one, 0] * x + u_axis[one, 1] * y + u_axis[one, 2] * wz + u_axis[one, 3]
+    t = v_axis[one, 0] * x + v_axis[one, 1] * y + v_axis[one, 2] * wz + v_axis[one, 3]
+    nx, ny, nz = cos * plane[one, 0] - sin * plane[one, 1], sin * plane[one, 0] + cos * plane[one, 1], plane[one, 2]
+    slant = -(nx * dx + ny * dy + nz * dz) / np.sqrt(dx * dx + dy * dy + dz * dz)
+    size = step / np.sqrt(max(slant, 0.05))
+    level = level_of(size * (1.0 / DETAIL_TEXEL), DETAIL_BITS)
+    tone = sample_tone(detail, DETAIL_BITS, level, s * (1.0 / DETAIL_TEXEL), t * (1.0 / DETAIL_TEXEL))
+    sun = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
+    lit = light[4] * (0.85 + 0.15 * nz) + light[3] * sun
+    lit += look[one, 1] * max(0.0, 1.0 - lit)
+    lit *= 1.0 + look[one, 0] * (tone / 127.5 - 1.0)
+    red, green, blue = color[one, 0] * lit, color[one, 1] * lit, color[one, 2] * lit
+    pattern = int(look[one, 2])
+    if pattern > 0:
+        texel = tile_size[pattern] / (1 << PATTERN_BITS)
+        level = level_of(size / texel, PATTERN_BITS)
+        pr, pg, pb = sample_color(atlas, pattern * PATTERN_TEXELS, PATTERN_BITS, level, s / texel, t / texel)
+        red, green, blue = red * pr * UNIT, green * pg * UNIT, blue * pb * UNIT
+    return red, green, blue
 
 
 @kernel
@@ -147,7 +213,7 @@ def shade_picture(
     face_plane: NDArray[np.float64],
     face_u: NDArray[np.float64],
     face_v: NDArray[np.float64],
-    face_color: NDArray[np.float64],
+    face_paint: NDArray[np.float64],
     face_look: NDArray[np.float64],
     atlas: NDArray[np.uint8],
     tile_size: NDArray[np.float64],
@@ -160,72 +226,73 @@ def shade_picture(
     samples: int,
     picture: NDArray[np.uint8],
 ) -> None:
-    """Colour a picture of samples x samples looks per pixel.
+    """Colour a picture for which samples x samples rays per pixel were traced.
+
+    A pixel whose rays all meet one surface is coloured once, with the texture of its whole footprint; only at edges is
+    every ray coloured and the mean taken.
 
     Args:
         light: sun x, y, z; strength of sun, of sky light, exposure; horizon r, g, b; zenith r, g, b; clouds; drift.
         gain: exposure of this one picture.
     """
     rows, columns = picture.shape[0], picture.shape[1]
-    scale = 255.0 * gain * light[5] / (samples * samples)
+    rays = samples * samples
+    pixel = 1.0 / focal
     for row in range(rows):
         for column in range(columns):
+            i, j = column * samples, row * samples
+            one, mean = face[j, i], nearness[j, i]
+            looks = 1
+            for ray in range(1, rays):
+                other = nearness[j + ray // samples, i + ray % samples]
+                if face[j + ray // samples, i + ray % samples] != one or (other == 0.0) != (mean == 0.0):
+                    looks = rays
+                    break
             red, green, blue = 0.0, 0.0, 0.0
-            for look in range(samples * samples):
-                i, j = column * samples + look % samples, row * samples + look // samples
-                u, v = (i - cx) / focal, (j - cy) / focal
+            for ray in range(looks):
+                jj, ii = j + ray // samples, i + ray % samples
+                one, near, lit = face[jj, ii], nearness[jj, ii], shade[jj, ii]
+                pixel_i, pixel_j, width = float(ii), float(jj), 1.0
+                if looks < rays:
+                    # The nearness of a plane is linear: its value at the centre is the mean of two opposite corners.
+                    last_j, last_i = j + samples - 1, i + samples - 1
+                    near = 0.5 * (near + nearness[last_j, last_i])
+                    lit = 0.5 * (lit + shade[last_j, last_i])
+                    pixel_i, pixel_j, width = 0.5 * (i + last_i), 0.5 * (j + last_j), float(samples)
+                u, v = (pixel_i - cx) * pixel, (pixel_j - cy) * pixel
                 dx = rotation[0, 0] * u + rotation[0, 1] * v + rotation[0, 2]
                 dy = rotation[1, 0] * u + rotation[1, 1] * v + rotation[1, 2]
                 dz = rotation[2, 0] * u + rotation[2, 1] * v + rotation[2, 2]
-                near = nearness[j, i]
                 if near == 0.0:
-                    length = np.sqrt(u * u + v * v + 1.0)
-                    r, g, b = sky_color(light, detail, dx / length, dy / length, dz / length)
+                    short = 1.0 / np.sqrt(u * u + v * v + 1.0)
+                    r, g, b = sky_color(light, detail, dx * short, dy * short, dz * short)
                     red, green, blue = red + r, green + g, blue + b
                     continue
                 depth = 1.0 / near
-                step = depth / focal
-                one = face[j, i]
+                step = width * depth * pixel
                 if one < 0:
                     px, py = origin[0] + depth * dx, origin[1] + depth * dy
                     _, slope_x, slope_y = ground_height(heights, px, py)
-                    flat = np.sqrt(dx * dx + dy * dy) + 1e-9
-                    sink = max(1e-3, (slope_x * dx + slope_y * dy - dz) / np.sqrt(flat * flat + dz * dz))
-                    r, g, b = ground_color(
-                        ground, detail, px, py, dx / flat, dy / flat, step, min(step / sink, 40.0 * step)
-                    )
+                    long = 1.0 / np.sqrt(dx * dx + dy * dy + 1e-9)
+                    sink = max(1e-3, slope_x * dx + slope_y * dy - dz)
+                    stretch = min(40.0, np.sqrt(u * u + v * v + 1.0) / sink)
+                    r, g, b = ground_color(ground, detail, px, py, dx * long, dy * long, step, step * stretch)
                     sun = max(0.0, light[2] - slope_x * light[0] - slope_y * light[1])
-                    lit = light[4] + light[3] * sun
-                    lit *= shade[j, i]
+                    lit *= light[4] + light[3] * sun
                     r, g, b = r * lit, g * lit, b * lit
                 else:
-                    pose = poses[solid_model[face_solid[one]]]
-                    wx, wy = origin[0] + depth * dx - pose[0], origin[1] + depth * dy - pose[1]
-                    x, y, z = pose[3] * wx + pose[4] * wy, pose[3] * wy - pose[4] * wx, origin[2] + depth * dz - pose[2]
-                    s = face_u[one, 0] * x + face_u[one, 1] * y + face_u[one, 2] * z + face_u[one, 3]
-                    t = face_v[one, 0] * x + face_v[one, 1] * y + face_v[one, 2] * z + face_v[one, 3]
-                    nx = pose[3] * face_plane[one, 0] - pose[4] * face_plane[one, 1]
-                    ny = pose[4] * face_plane[one, 0] + pose[3] * face_plane[one, 1]
-                    nz = face_plane[one, 2]
-                    slant = -(nx * dx + ny * dy + nz * dz) / np.sqrt(u * u + v * v + 1.0)
-                    size = step / np.sqrt(max(slant, 0.05))
-                    level = level_of(size / DETAIL_TEXEL, DETAIL_BITS)
-                    tone = sample_tone(detail, DETAIL_BITS, level, s / DETAIL_TEXEL, t / DETAIL_TEXEL)
-                    sun = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
-                    lit = light[4] * (0.85 + 0.15 * nz) + light[3] * sun
-                    lit += face_look[one, 1] * max(0.0, 1.0 - lit)
-                    lit *= 1.0 + face_look[one, 0] * (tone / 127.5 - 1.0)
-                    r, g, b = face_color[one, 0] * lit, face_color[one, 1] * lit, face_color[one, 2] * lit
-                    pattern = int(face_look[one, 2])
-                    if pattern > 0:
-                        texel = tile_size[pattern] / (1 << PATTERN_BITS)
-                        level = level_of(size / texel, PATTERN_BITS)
-                        pr, pg, pb = sample_color(atlas[pattern], PATTERN_BITS, level, s / texel, t / texel)
-                        r, g, b = r * pr * UNIT, g * pg * UNIT, b * pb * UNIT
-                haze = 1.0 - 1.0 / (1.0 + HAZE * depth)
+                    model = solid_model[face_solid[one]]
+                    r, g, b = face_color(
+                        light, one, poses[model, 3], poses[model, 4], face_plane, face_u, face_v, face_look, face_paint,
+                        atlas, tile_size, detail,
+                        origin[0] + depth * dx - poses[model, 0], origin[1] + depth * dy - poses[model, 1],
+                        origin[2] + depth * dz - poses[model, 2], dx, dy, dz, step,
+                    )  # fmt: skip
+                haze = HAZE * depth / (1.0 + HAZE * depth)
                 red += r + (light[6] - r) * haze
                 green += g + (light[7] - g) * haze
                 blue += b + (light[8] - b) * haze
-            picture[row, column, 0] = min(255.0, max(0.0, red * scale))
-            picture[row, column, 1] = min(255.0, max(0.0, green * scale))
-            picture[row, column, 2] = min(255.0, max(0.0, blue * scale))
+            scale = 255.0 * gain * light[5] / looks
+            picture[row, column, 0] = int(min(255.0, max(0.0, red * scale)))
+            picture[row, column, 1] = int(min(255.0, max(0.0, green * scale)))
+            picture[row, column, 2] = int(min(255.0, max(0.0, blue * scale)))

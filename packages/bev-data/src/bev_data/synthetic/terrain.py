@@ -8,16 +8,16 @@ stand on it all read this one function, so that their geometry agrees to the las
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import kernel
+from bev_data.synthetic.jit import inlined, kernel
 
 DOMAIN = 256.0  # metres
-GRID = 256  # cells of the height field
+GRID = 256  # cells of the height field, one metre each
 FAR = 160.0  # metres, beyond which a ray sees no ground
 
 
 def hills(rng: np.random.Generator) -> NDArray[np.float64]:
     """Heights [GRID, GRID] in metres, indexed y, x: five waves of 50 to 180 m, each with a slope of 0.3 to 0.9 degrees."""
-    y, x = np.meshgrid(np.arange(GRID) * DOMAIN / GRID, np.arange(GRID) * DOMAIN / GRID, indexing="ij")
+    y, x = np.meshgrid(np.arange(GRID), np.arange(GRID), indexing="ij")
     heights = np.zeros((GRID, GRID))
     for wanted in (1.5, 2.0, 3.0, 4.0, 5.0):
         direction = rng.uniform(0, 2 * np.pi)
@@ -29,20 +29,17 @@ def hills(rng: np.random.Generator) -> NDArray[np.float64]:
     return heights
 
 
-@kernel
+@inlined
 def ground_height(heights: NDArray[np.float64], x: float, y: float) -> tuple[float, float, float]:
     """Height and its two slopes at a place."""
-    size = heights.shape[0]
-    mask = size - 1
-    cell = DOMAIN / size
-    u, v = x / cell, y / cell
-    left, low = int(np.floor(u)), int(np.floor(v))
-    a, b = u - left, v - low
+    mask = GRID - 1
+    left, low = int(np.floor(x)), int(np.floor(y))
+    a, b = x - left, y - low
     i0, i1, j0, j1 = left & mask, (left + 1) & mask, low & mask, (low + 1) & mask
     h00, h01, h10, h11 = heights[j0, i0], heights[j0, i1], heights[j1, i0], heights[j1, i1]
     bottom, top = h00 + (h01 - h00) * a, h10 + (h11 - h10) * a
-    slope_x = ((h01 - h00) * (1.0 - b) + (h11 - h10) * b) / cell
-    return bottom + (top - bottom) * b, slope_x, (top - bottom) / cell
+    slope_x = (h01 - h00) * (1.0 - b) + (h11 - h10) * b
+    return bottom + (top - bottom) * b, slope_x, top - bottom
 
 
 @kernel
@@ -104,18 +101,24 @@ def trace_ground(
     rows, columns = nearness.shape
     last = np.zeros(columns)
     growth = np.zeros(columns)
+    pixel = 1.0 / focal
     ox, oy, oz = origin[0], origin[1], origin[2]
     for row in range(rows - 1, -1, -1):
-        v = (row - cy) / focal
+        v = (row - cy) * pixel
         seen = False
         for column in range(columns):
-            u = (column - cx) / focal
+            u = (column - cx) * pixel
             dx = rotation[0, 0] * u + rotation[0, 1] * v + rotation[0, 2]
             dy = rotation[1, 0] * u + rotation[1, 1] * v + rotation[1, 2]
             dz = rotation[2, 0] * u + rotation[2, 1] * v + rotation[2, 2]
             before = last[column]
             t = 0.0
             guess = before + growth[column]
+            if nearness[row, column] > 1.5 * guess and guess > 1.0 / FAR:
+                # Hidden for certain: go on along the same plane, unseen.
+                last[column] = guess
+                seen = True
+                continue
             found = False
             if before > 0.0 and guess > 1.0 / FAR:
                 t = 1.0 / guess
@@ -127,7 +130,7 @@ def trace_ground(
                     step = (height - oz - t * dz) / approach
                     t += step
                     if abs(step) < 1e-3 * t:
-                        found = t * before > 0.9
+                        found = True
                         break
             if not found:
                 start = 0.9 / before if before > 0.0 else 0.3

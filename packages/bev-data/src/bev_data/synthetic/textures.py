@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import kernel
+from bev_data.synthetic.jit import inlined
 
 DETAIL_BITS = 9
 DETAIL_TEXEL = 0.02  # metres: waves from 4 cm to 10 m
 PATTERN_BITS = 8
+PATTERN_TEXELS = ((4 << (2 * PATTERN_BITS)) - 1) // 3  # of all levels
 
 # Patterns by name: index into the atlas, and the side of one tile in metres.
 PATTERNS: dict[str, tuple[int, float]] = {
@@ -35,7 +36,7 @@ class Textures(NamedTuple):
 
     Attributes:
         detail: noise with equal energy per octave, all levels in a row.
-        atlas: [patterns, texels of all levels, 3].
+        atlas: [patterns * PATTERN_TEXELS, 3], one pattern after the other.
         tile_size: [patterns] metres.
     """
 
@@ -155,12 +156,12 @@ def textures() -> Textures:
         "shops": _windows(rng, size, 3, 3, 0.78),
     }
     # A texel of 170 is the factor 1, which leaves room for highlights up to 1.5.
-    atlas = np.stack([mip_chain(_to_bytes(tiles[name] / 1.5)) for name in PATTERNS])
+    atlas = np.concatenate([mip_chain(_to_bytes(tiles[name] / 1.5)) for name in PATTERNS])
     detail = mip_chain(_to_bytes(0.5 + 0.19 * noise(rng, 1 << DETAIL_BITS))[..., None])[:, 0]
     return Textures(detail, atlas, np.array([side for _, side in PATTERNS.values()]))
 
 
-@kernel
+@inlined
 def level_of(ratio: float, bits: int) -> int:
     """Mip level whose texel is nearest to the footprint, given as a multiple of the finest texel."""
     level = 0
@@ -170,7 +171,7 @@ def level_of(ratio: float, bits: int) -> int:
     return level
 
 
-@kernel
+@inlined
 def level_offset(bits: int, level: int) -> int:
     """First texel of a level in the flat array: the sum of the squares before it."""
     side = 1 << bits
@@ -178,7 +179,7 @@ def level_offset(bits: int, level: int) -> int:
     return (4 * (side * side - small * small)) // 3
 
 
-@kernel
+@inlined
 def sample_tone(tile: NDArray[np.uint8], bits: int, level: int, u: float, v: float) -> float:
     """Bilinear look-up of one channel; u, v in texels of the finest level."""
     scale = 1.0 / (1 << level)
@@ -197,11 +198,11 @@ def sample_tone(tile: NDArray[np.uint8], bits: int, level: int, u: float, v: flo
     return bottom * (1.0 - b) + top * b
 
 
-@kernel
+@inlined
 def sample_color(
-    tile: NDArray[np.uint8], bits: int, level: int, u: float, v: float
+    tiles: NDArray[np.uint8], first: int, bits: int, level: int, u: float, v: float
 ) -> tuple[float, float, float]:
-    """Bilinear look-up of red, green, blue; u, v in texels of the finest level."""
+    """Bilinear look-up of red, green, blue in the tile that begins at `first`; u, v in texels of its finest level."""
     scale = 1.0 / (1 << level)
     u = u * scale - 0.5
     v = v * scale - 0.5
@@ -209,13 +210,13 @@ def sample_color(
     a, b = u - left, v - low
     side_bits = bits - level
     mask = (1 << side_bits) - 1
-    start = level_offset(bits, level)
+    start = first + level_offset(bits, level)
     row0 = start + ((low & mask) << side_bits)
     row1 = start + (((low + 1) & mask) << side_bits)
     i0, i1 = left & mask, (left + 1) & mask
     w00, w01, w10, w11 = (1.0 - a) * (1.0 - b), a * (1.0 - b), (1.0 - a) * b, a * b
     p00, p01, p10, p11 = row0 + i0, row0 + i1, row1 + i0, row1 + i1
-    red = tile[p00, 0] * w00 + tile[p01, 0] * w01 + tile[p10, 0] * w10 + tile[p11, 0] * w11
-    green = tile[p00, 1] * w00 + tile[p01, 1] * w01 + tile[p10, 1] * w10 + tile[p11, 1] * w11
-    blue = tile[p00, 2] * w00 + tile[p01, 2] * w01 + tile[p10, 2] * w10 + tile[p11, 2] * w11
+    red = tiles[p00, 0] * w00 + tiles[p01, 0] * w01 + tiles[p10, 0] * w10 + tiles[p11, 0] * w11
+    green = tiles[p00, 1] * w00 + tiles[p01, 1] * w01 + tiles[p10, 1] * w10 + tiles[p11, 1] * w11
+    blue = tiles[p00, 2] * w00 + tiles[p01, 2] * w01 + tiles[p10, 2] * w10 + tiles[p11, 2] * w11
     return red, green, blue

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bev_data.synthetic.ground import shadow_outlines
 from bev_data.synthetic.lidar import BEAMS, COLUMNS, beam_directions, cast_ground, cast_solids
-from bev_data.synthetic.raster import draw_solids
+from bev_data.synthetic.raster import count_owners, draw_solids
 from bev_data.synthetic.rig import Camera
 from bev_data.synthetic.scene import Pose, Scene
 from bev_data.synthetic.shading import cast_shadows, shade_picture
@@ -90,12 +90,14 @@ def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1, coun
         scene.ground, scene.heights, nearness, face, shade, n, image,
     )  # fmt: skip
     middle = slice(n // 2, None, n)
-    user = _users_of(scene, face) if count else np.empty((0, 0), np.int32)
     users = len(scene.users)
-    seen = np.bincount(user[user >= 0], minlength=users) if count else np.zeros(users, np.int64)
+    owner = _owners(scene)
+    seen = np.zeros(users, np.int64)
+    if count:
+        count_owners(face, owner, seen)
     with np.errstate(divide="ignore"):
         depth = 1.0 / nearness[middle, middle]
-    return View(image, depth, user[middle, middle], alone[:users], seen)
+    return View(image, depth, owner[face[middle, middle]], alone[:users], seen)
 
 
 def scan(scene: Scene, t: float) -> Scan:
@@ -116,15 +118,14 @@ def scan(scene: Scene, t: float) -> Scan:
     ring = np.broadcast_to(np.arange(BEAMS), hit.shape)[hit]
     brightness = np.where(face[hit] >= 0, g.face_color.mean(axis=1)[face[hit]], 0.3)
     intensity = np.clip(255.0 * brightness / (1.0 + distance[hit] / 15.0), 1.0, 255.0).round()
-    return Scan(np.column_stack([place, intensity, ring]).astype(np.float32), _users_of(scene, face[hit]))
+    return Scan(np.column_stack([place, intensity, ring]).astype(np.float32), _owners(scene)[face[hit]])
 
 
-def _users_of(scene: Scene, face: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Road user of each face; -1 for scenery, ground and sky."""
+def _owners(scene: Scene) -> NDArray[np.int32]:
+    """Road user of each face, -1 for scenery; one more at the end, -1 too, so that no face (-1) has none."""
     g = scene.geometry
     owner = g.solid_model[g.face_solid]
-    owner = np.append(np.where(owner < len(scene.users), owner, -1), np.int32(-1)).astype(np.int32)
-    return owner[np.maximum(face, -1)]
+    return np.append(np.where(owner < len(scene.users), owner, -1), -1).astype(np.int32)
 
 
 def _gain(scene: Scene, camera: Camera, t: float) -> float:

@@ -8,7 +8,7 @@ import jaxtyping
 import pytest
 
 # Packages whose annotations are checked, where they are installed.
-CHECKED = ("bev_ops", "bev_models")
+CHECKED = ("bev_ops", "bev_models", "bev_data")
 # BEV_TYPECHECK=0 turns the checks off, for a debugger or a timing.
 CHECKING = os.environ.get("BEV_TYPECHECK", "1") != "0" and importlib.util.find_spec("beartype") is not None
 

@@ -174,6 +174,7 @@ def test_unknown_velocity_stays_unknown():
     assert np.isfinite(moved[0, :7]).all()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("config", "arguments", "message"),
     [

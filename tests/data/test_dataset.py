@@ -179,6 +179,7 @@ class TestHistory:
         ):
             make(history=History("sweeps", frames=2, stride=5))
 
+    @pytest.mark.usefixtures("unchecked_shapes")
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
@@ -361,6 +362,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             make(**settings)
 
+    @pytest.mark.usefixtures("unchecked_shapes")
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -187,6 +187,7 @@ class TestDepth:
         parts = depth_error_sums(predicted[:20], true[:20]) + depth_error_sums(predicted[20:], true[20:])
         assert depth_scores(parts) == pytest.approx(depth_scores(depth_error_sums(predicted, true)))
 
+    @pytest.mark.usefixtures("unchecked_shapes")
     def test_no_points_have_no_scores(self):
         assert depth_scores(depth_error_sums(torch.zeros(0), torch.zeros(0))) == {}
         with pytest.raises(ValueError, match="same shape"):

@@ -102,10 +102,12 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Convolve at learned offsets (y before x for each tap), in float32: the kernel has no bfloat16."""
-        offset = self.offset(x)
+        offset = self.offset(x).float()
+        # The kernel reads out of bounds at NaN; the sum below still carries the NaN on.
+        finite = offset.nan_to_num()
         with torch.autocast(x.device.type, enabled=False):
-            convolved: Tensor = deform_conv2d(x.float(), offset.float(), self.weight.float(), padding=1)
-        return convolved
+            convolved: Tensor = deform_conv2d(x.float(), finite, self.weight.float(), padding=1)
+        return convolved + (offset - finite).sum(dim=1, keepdim=True)
 
 
 class DepthNet(nn.Module):

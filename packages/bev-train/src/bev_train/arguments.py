@@ -34,10 +34,10 @@ def check_keys(parser: LightningArgumentParser, configs: Sequence[Path], options
     for path in configs:
         _check_mapping(tree, _load_mapping(path), path)
     for option in options:
-        key = option.removeprefix("--").partition("=")[0].removesuffix("+")
-        # Other options are the parser's own (--config, --help, --print_config) or carry class paths.
-        if option.startswith("--") and key.partition(".")[0] in ("model", "data"):
-            _check_key(tree, key.split("."), "")
+        name = option.partition("=")[0]
+        # Values come between options; --config, --help and --print_config are no keys.
+        if name.startswith("--") and name not in parser._option_string_actions:
+            _check_key(tree, name.removeprefix("--").removesuffix("+").split("."), "")
 
 
 def known_keys(parser: LightningArgumentParser) -> KeyTree:
@@ -72,7 +72,9 @@ def _load_mapping(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise InputError(f"config {path} must be YAML, but {one_line(str(error))}") from error
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", str(error))
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(f"config {path} must be YAML, got an error{where}: {one_line(problem)}") from error
     if not isinstance(content, Mapping):
         raise InputError(f"config {path} must map keys to values, got {type(content).__name__}")
     return content
@@ -132,7 +134,8 @@ class ArgumentParser(LightningArgumentParser):
 
 def _reword(message: str) -> str:
     text = one_line(message)
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).replace("Expected a ", "expected ")
+    text = text.replace("typing.", "").replace(". Got value:", ", got")
     text = re.sub(r"Parser key \"([^\"]+)\": ?", r"\1: ", text)
     text = re.sub(r"Subcommand '\w+' does not accept option '([^']+)'", r"unknown key '\1'", text)
     if found := re.fullmatch(r"unrecognized arguments: (--)?(.*)", text):

@@ -1,13 +1,14 @@
 """Scores at the end of a validation: the official nuScenes evaluation, depth errors, a table."""
 
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bev_data.batch import Batch
 from bev_data.evaluate import evaluate_detections
@@ -169,30 +170,40 @@ class DepthMetrics(_Evaluation):
     """
 
     def __init__(self) -> None:
-        self.begin()
+        self.sums: dict[str, Tensor] = {}
 
     def begin(self) -> None:
         """Forget all points."""
-        self.sums = torch.zeros(2, 5, dtype=torch.float64)
+        self.sums = {}
 
     def add(self, module: DetectionModule, batch: Batch, output: DetectionOutput) -> None:
-        """Add up the errors of a batch."""
+        """Add up the errors of each sample, for all points and for those in boxes."""
         if batch.lidar_depth is None:
             return
         bins = module.detector.config.depth_net.bins
-        # What the detector cannot express does not count.
-        points = lidar_points(batch, output.expected_depth.float(), (bins.start, bins.stop))
-        # On the host, because not every device has float64.
-        predicted, lidar, on_object = (value.cpu() for value in points)
-        self.sums[0] += depth_error_sums(predicted, lidar)
-        self.sums[1] += depth_error_sums(predicted[on_object], lidar[on_object])
+        for i, meta in enumerate(batch.meta):
+            one = Batch._make(field[i : i + 1] for field in cast(Iterable[Any], batch))
+            # What the detector cannot express does not count.
+            points = lidar_points(one, output.expected_depth[i : i + 1].float(), (bins.start, bins.stop))
+            # On the host, because not every device has float64.
+            predicted, lidar, on_object = (value.cpu() for value in points)
+            self.sums[meta.token] = torch.stack(
+                [
+                    depth_error_sums(predicted, lidar),
+                    depth_error_sums(predicted[on_object], lidar[on_object]),
+                ]
+            )
 
     def finish(self, trainer: Trainer, module: DetectionModule, stage: str) -> None:
-        """Log the means over all processes; where no point was seen, nothing."""
-        sums = torch.stack(gather(trainer, self.sums)).sum(dim=0)
-        for name, row in zip(("depth", "depth_objects"), sums, strict=True):
-            scores = depth_scores(row)
-            module.log_dict({f"{stage}/{name}_{key}": value for key, value in scores.items()}, sync_dist=True)
+        """Log the means over all samples; where no point was seen, nothing."""
+        sums = merge(gather(trainer, self.sums))
+        if not sums:
+            return
+        for name, row in zip(
+            ("depth", "depth_objects"), torch.stack(list(sums.values())).sum(0), strict=True
+        ):
+            scores = {f"{stage}/{name}_{key}": value for key, value in depth_scores(row).items()}
+            module.log_dict(scores, sync_dist=True)
 
 
 class ScoreTable(Callback):

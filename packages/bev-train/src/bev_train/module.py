@@ -21,7 +21,7 @@ from bev_models import (
     load_imagenet_weights,
 )
 from bev_train.errors import InputError
-from bev_train.nonfinite import check_gradients, check_losses
+from bev_train.nonfinite import check_gradients, check_losses, check_predictions
 from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
 
 
@@ -91,10 +91,9 @@ class DetectionModule(LightningModule):
         """Sum of the losses.
 
         Raises:
-            NonFiniteError: if a loss is not finite.
+            NonFiniteError: if a prediction or loss is not finite.
         """
         losses = self._losses(batch, self(batch))
-        check_losses(losses, self, batch)
         self._log_losses("train", losses, batch, on_step=True)
         return torch.stack(list(losses.values())).sum()
 
@@ -177,7 +176,9 @@ class DetectionModule(LightningModule):
         )
 
     def _losses(self, batch: Batch, predictions: Predictions) -> dict[str, Tensor]:
+        check_predictions(predictions, self, batch)
         losses: dict[str, Tensor] = self.loss(predictions, batch.boxes, batch.labels, batch.lidar_depth)
+        check_losses(losses, batch)
         return losses
 
     def _evaluate(self, batch: Batch, stage: str) -> DetectionOutput:
@@ -192,14 +193,16 @@ class DetectionModule(LightningModule):
 
     def _log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: Batch, on_step: bool) -> None:
         total = torch.stack(list(losses.values())).sum()
-        self.log_dict(
-            {f"{stage}/{name}": loss.detach() for name, loss in {**losses, "loss": total}.items()},
-            on_step=on_step,
-            on_epoch=not on_step,
-            prog_bar=on_step,
-            batch_size=len(batch.meta),
-            sync_dist=not on_step,
-        )
+        for name, loss in {**losses, "loss": total}.items():
+            self.log(
+                f"{stage}/{name}",
+                loss.detach(),
+                on_step=on_step,
+                on_epoch=not on_step,
+                prog_bar=on_step and name == "loss",
+                batch_size=len(batch.meta),
+                sync_dist=not on_step,
+            )
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,32 +7,51 @@ import torch
 from torch import Tensor, nn
 
 from bev_data.batch import Batch
+from bev_models import Predictions
 from bev_train.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from bev_train.module import DetectionModule
 
 
-def check_losses(losses: Mapping[str, Tensor], module: "DetectionModule", batch: Batch) -> None:
-    """Stop if a loss is not finite.
+def check_predictions(predictions: Predictions, module: "DetectionModule", batch: Batch) -> None:
+    """Stop if a prediction is not finite, before a loss fails over it.
 
     One look at the sum per step. Where it fails, the batch goes through the detector once more with a look at
     every module's output, to name the first that is not finite.
 
     Raises:
-        NonFiniteError: naming the losses and the module.
+        NonFiniteError: naming the samples and the module.
     """
-    if torch.stack([loss.detach() for loss in losses.values()]).sum().isfinite():
+    maps = [predictions.depth_probs, *(value for task in predictions.tasks for value in task)]
+    if torch.stack([value.detach().float().sum() for value in maps]).sum().isfinite():
         return
-    values = ", ".join(f"{name} = {loss.item():g}" for name, loss in losses.items())
-    tokens = ", ".join(meta.token for meta in batch.meta)
     where = first_nonfinite_module(module.detector, lambda: module(batch))
     origin = (
         f"the first module whose output is not finite is {where}"
         if where
-        else "every module's output is finite when the batch is seen again, so look at the targets"
+        else "seen again, every module's output is finite"
     )
-    raise NonFiniteError(f"a loss is not finite ({values}) for samples {tokens}: {origin}")
+    raise NonFiniteError(f"a prediction is not finite for samples {_tokens(batch)}: {origin}")
+
+
+def check_losses(losses: Mapping[str, Tensor], batch: Batch) -> None:
+    """Stop if a loss of finite predictions is not finite.
+
+    Raises:
+        NonFiniteError: naming the losses and samples.
+    """
+    if torch.stack([loss.detach() for loss in losses.values()]).sum().isfinite():
+        return
+    values = ", ".join(f"{name} = {loss.item():g}" for name, loss in losses.items())
+    raise NonFiniteError(
+        f"a loss is not finite ({values}) for samples {_tokens(batch)}, though all predictions are: "
+        "check their boxes and lidar files"
+    )
+
+
+def _tokens(batch: Batch) -> str:
+    return ", ".join(meta.token for meta in batch.meta)
 
 
 def first_nonfinite_module(model: nn.Module, run: Any) -> str | None:

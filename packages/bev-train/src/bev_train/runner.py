@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bev_train.arguments import ArgumentParser, check_keys
 from bev_train.callbacks import DepthMetrics, EpochSeed, NuScenesEvaluation, ScoreTable
@@ -24,6 +24,10 @@ from bev_train.writers import PictureWriter, PredictionWriter
 _EXPECTED_WARNINGS = (
     # `--ckpt_path last` goes on in the folder of the run.
     r"Checkpoint directory .* exists and is not empty",
+    # Only `fit` keeps checkpoints.
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+    # Lightning 2.6 with torch 2.14.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 
 
@@ -138,10 +142,9 @@ class BevCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         kwargs.setdefault("default_root_dir", str(output))
         if settings.get("logger") in (None, True) and not settings.get("fast_dev_run"):
-            kwargs["logger"] = [
-                TensorBoardLogger(str(output), name="", version=""),
-                CSVLogger(str(output), name="csv"),
-            ]
+            kwargs["logger"] = self._loggers(output)
+        if self.subcommand != "fit":
+            kwargs["enable_checkpointing"] = False
         kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._callbacks(output, settings)]
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
@@ -158,6 +161,12 @@ class BevCLI(LightningCLI):
         """Test; the score table replaces Lightning's list of all metrics."""
         self.trainer.test(**kwargs, verbose=False)
 
+    def _loggers(self, output: Path) -> list[Logger] | bool:
+        scores = CSVLogger(str(output), name="csv")
+        if self.subcommand == "fit":
+            return [TensorBoardLogger(str(output), name="", version=""), scores]
+        return [scores] if self.subcommand in ("validate", "test") else False
+
     def _callbacks(self, output: Path, settings: Any) -> list[Callback]:
         callbacks: list[Callback] = [DepthMetrics(), ScoreTable()]
         if self.subcommand != "fit":
@@ -169,7 +178,7 @@ class BevCLI(LightningCLI):
         if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             callbacks.append(LearningRateMonitor("step"))
         if settings.get("enable_checkpointing") is not False:
-            folder = output / "checkpoints"
+            folder = output.resolve() / "checkpoints"
             best = ModelCheckpoint(
                 folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False
             )

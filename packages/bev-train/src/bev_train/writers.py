@@ -19,11 +19,6 @@ from bev_train.gather import gather, merge, on_rank_zero
 from bev_train.module import DetectionOutput
 
 
-def output_folder(trainer: Trainer) -> Path:
-    """Folder of a run; all processes must ask together."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
 class PictureWriter(Callback):
     """Draws key frames, spread evenly over the split.
 
@@ -47,8 +42,8 @@ class PictureWriter(Callback):
         self.chosen: dict[str, int] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder."""
-        self.folder = output_folder(trainer) / "pictures"
+        """Find the folder of the run."""
+        self.folder = Path(trainer.default_root_dir) / "pictures"
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose key frames."""
@@ -161,8 +156,8 @@ class PredictionWriter(Callback):
         self.found: dict[str, Found] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder."""
-        self.folder = output_folder(trainer)
+        """Find the folder of the run."""
+        self.folder = Path(trainer.default_root_dir)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""

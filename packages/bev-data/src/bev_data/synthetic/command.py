@@ -16,9 +16,10 @@ that every nuScenes tool works on it. The same arguments give the same world; a 
 where it was."""
 
 _EXAMPLES = """examples:
-  bev-data synth data/world                                  ten scenes with sweeps, about a minute on two cores
-  bev-data synth data/small --image-size 400x225 --sweep-hz 0 --scenes 46 --val-scenes 6
-                                                             40 + 6 scenes of key frames, to train a small model
+  bev-data synth data/world                                  ten scenes with sweeps, about a minute on two
+  cores bev-data synth data/small --image-size 400x225 --sweep-hz 0 --scenes 46 --val-scenes 6
+                                                             40 + 6 scenes of key frames, to train a small
+                                                             model
   bev-data synth data/other --seed 1                         another world"""
 
 
@@ -31,10 +32,16 @@ def add_parser(commands: "Commands") -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write: missing, empty, or begun before")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder to write: missing, empty, or begun before"
+    )
     parser.add_argument("--scenes", type=int, default=10, help="2 to 850 (default %(default)s)")
-    parser.add_argument("--val-scenes", type=int, help="how many of them are for validation (default 2 of 10, 1 of 8)")
-    parser.add_argument("--seed", type=int, default=0, help="another number, another world (default %(default)s)")
+    parser.add_argument(
+        "--val-scenes", type=int, help="how many of them are for validation (default 2 of 10, 1 of 8)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another number, another world (default %(default)s)"
+    )
     parser.add_argument(
         "--image-size", type=_size, default=(800, 450), metavar="WxH", help="pixels, 16:9 (default 800x450)"
     )
@@ -57,7 +64,9 @@ def add_parser(commands: "Commands") -> None:
 def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)x(\d+)", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"an image size is written WIDTHxHEIGHT, as in 800x450, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"an image size is written WIDTHxHEIGHT, as in 800x450, got {text!r}"
+        )
     return int(found[1]), int(found[2])
 
 

@@ -1,4 +1,4 @@
-"""The picture of the ground seen from above: asphalt, pavement, grass, paint, patches, shadows of what stands still."""
+"""The ground seen from above: asphalt, pavement, grass, paint, patches, shadows of what stands still."""
 
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def paint_surfaces(
 ) -> None:
     """Lay grass, pavement with joints and a curb, and asphalt, each with stains of half a metre to 60 m.
 
-    Args:
+    Of the arguments:
         roads: [roads, 4] x, y, ux, uy.
         tones: [4, 3] colours of asphalt, parking strip, pavement, grass.
     """
@@ -86,14 +86,19 @@ def paint_surfaces(
 
 @kernel
 def paint_patches(patches: NDArray[np.float64], picture: NDArray[np.uint8]) -> None:
-    """Blend rectangles [patches, 10] into the picture: x, y, ux, uy, half length, half width, r, g, b, opacity."""
+    """Blend rectangles into the picture.
+
+    Each of `patches` [patches, 10] is x, y, ux, uy, half length, half width, red, green, blue, opacity.
+    """
     size = picture.shape[0]
     for k in range(patches.shape[0]):
         x, y, ux, uy, long, wide = patches[k, :6]
         reach_x = abs(ux) * long + abs(uy) * wide + MAP_TEXEL
         reach_y = abs(uy) * long + abs(ux) * wide + MAP_TEXEL
         for j in range(max(0, int((y - reach_y) / MAP_TEXEL)), min(size, int((y + reach_y) / MAP_TEXEL) + 1)):
-            for i in range(max(0, int((x - reach_x) / MAP_TEXEL)), min(size, int((x + reach_x) / MAP_TEXEL) + 1)):
+            for i in range(
+                max(0, int((x - reach_x) / MAP_TEXEL)), min(size, int((x + reach_x) / MAP_TEXEL) + 1)
+            ):
                 ex, ey = (i + 0.5) * MAP_TEXEL - x, (j + 0.5) * MAP_TEXEL - y
                 inside = min(long - abs(ex * ux + ey * uy), wide - abs(ey * ux - ex * uy)) / MAP_TEXEL + 0.5
                 if inside > 0.0:
@@ -107,7 +112,7 @@ def paint_patches(patches: NDArray[np.float64], picture: NDArray[np.uint8]) -> N
 
 @kernel
 def paint_shadows(shadows: NDArray[np.float64], dark: float, picture: NDArray[np.uint8]) -> None:
-    """Darken convex outlines [shadows, 22] (as `shading.cast_shadows` takes them); twice in shadow is no darker."""
+    """Darken convex outlines, as `shading.cast_shadows` takes them; twice in shadow is no darker."""
     size = picture.shape[0]
     shade = np.zeros((size, size), np.uint8)
     for k in range(shadows.shape[0]):
@@ -115,7 +120,9 @@ def paint_shadows(shadows: NDArray[np.float64], dark: float, picture: NDArray[np
         x, y, radius = outline[18], outline[19], outline[21]
         for j in range(max(0, int((y - radius) / MAP_TEXEL)), min(size, int((y + radius) / MAP_TEXEL) + 1)):
             py = (j + 0.5) * MAP_TEXEL
-            for i in range(max(0, int((x - radius) / MAP_TEXEL)), min(size, int((x + radius) / MAP_TEXEL) + 1)):
+            for i in range(
+                max(0, int((x - radius) / MAP_TEXEL)), min(size, int((x + radius) / MAP_TEXEL) + 1)
+            ):
                 px = (i + 0.5) * MAP_TEXEL
                 inside = 1.0
                 for e in range(6):
@@ -138,10 +145,10 @@ def shadow_outlines(
 ) -> NDArray[np.float64]:
     """Shadows of upright boxes on level ground: six half planes and a disc around each, [boxes, 22].
 
-    The shadow is the box's footprint swept along the sun's direction: its edges are those of the footprint and two
-    along the sweep.
+    The shadow is the box's footprint swept along the sun's direction: its edges are those of the footprint
+    and two along the sweep.
 
-    Args:
+    Of the arguments:
         poses: [boxes, 5] x, y, z, cos(yaw), sin(yaw).
         low, high: [boxes, 3] bounds in the boxes' frames.
         sun: unit vector toward the sun.
@@ -160,8 +167,8 @@ def shadow_outlines(
     athwart = np.array([-sweep[1], sweep[0]]) / np.hypot(*sweep)
     normals = np.stack(
         [
-            np.stack([cos, sin], 1), -np.stack([cos, sin], 1), np.stack([-sin, cos], 1), -np.stack([-sin, cos], 1),
-            np.broadcast_to(athwart, (len(poses), 2)), np.broadcast_to(-athwart, (len(poses), 2)),
+            np.stack([cos, sin], 1), -np.stack([cos, sin], 1), np.stack([-sin, cos], 1), -np.stack([-sin,
+            cos], 1), np.broadcast_to(athwart, (len(poses), 2)), np.broadcast_to(-athwart, (len(poses), 2)),
         ],
         1,
     )  # fmt: skip
@@ -179,7 +186,7 @@ def paint_ground(
     dark: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The ground's picture with all mip levels [texels, 3], and the mask of where one may drive [size, size]."""
+    """The ground's picture [texels of all levels, 3], and the mask of where one may drive [size, size]."""
     size = 1 << MAP_BITS
     picture = np.empty((size, size, 3), np.uint8)
     drivable = np.empty((size, size), np.uint8)

@@ -1,7 +1,8 @@
 """The one way this package compiles scalar functions."""
 
+import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numba
 
@@ -19,14 +20,21 @@ def kernel(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def inlined(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile a small function into its callers: a call by itself would copy every array's shape and strides."""
+    """Compile a small function into its callers; a call would copy every array's shape and strides."""
     return _compile(function, "always")
 
 
-def _compile(function: Callable[P, T], inline: str) -> Callable[P, T]:
-    options = {"nogil": True, "error_model": "numpy", "inline": inline}
+def _compile(function: Callable[P, T], inline: Literal["never", "always"]) -> Callable[P, T]:
+    # Where annotations are checked at run time, the function arrives wrapped in its checks.
+    plain = inspect.unwrap(function)
     try:
-        compiled: Callable[P, T] = numba.njit(cache=True, **options)(function)
+        return _jit(plain, inline, cache=True)
     except RuntimeError:  # numba: "cannot cache function: no locator available"
-        compiled = numba.njit(**options)(function)
+        return _jit(plain, inline, cache=False)
+
+
+def _jit(function: Callable[P, T], inline: Literal["never", "always"], cache: bool) -> Callable[P, T]:
+    compiled: Callable[P, T] = numba.njit(nogil=True, error_model="numpy", inline=inline, cache=cache)(
+        function
+    )
     return compiled

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic import looks
+from bev_data.synthetic import people, street_things, vehicles
 from bev_data.synthetic.ground import HALF_ROAD, HALF_STREET, LANE, PARKING, Road
 from bev_data.synthetic.jit import kernel
 from bev_data.synthetic.motion import Motion, Path, Speed, standing, straight, turning_path
+from bev_data.synthetic.paints import Builder
 from bev_data.synthetic.solids import Model
 from bev_data.synthetic.terrain import DOMAIN
 
@@ -24,23 +25,23 @@ class Kind(NamedTuple):
     """A category of nuScenes: its look and its usual length, width, height in metres."""
 
     category: str
-    build: looks.Builder
+    build: Builder
     size: tuple[float, float, float]
 
 
 KINDS: dict[str, Kind] = {
-    "car": Kind("vehicle.car", looks.car, (4.6, 1.95, 1.73)),
-    "truck": Kind("vehicle.truck", looks.truck, (6.9, 2.5, 2.85)),
-    "construction_vehicle": Kind("vehicle.construction", looks.construction_vehicle, (6.4, 2.8, 3.2)),
-    "bus": Kind("vehicle.bus.rigid", looks.bus, (10.5, 2.9, 3.45)),
-    "trailer": Kind("vehicle.trailer", looks.trailer, (9.0, 2.7, 3.7)),
-    "barrier": Kind("movable_object.barrier", looks.barrier, (0.5, 2.5, 1.0)),
-    "motorcycle": Kind("vehicle.motorcycle", looks.motorcycle, (2.1, 0.8, 1.5)),
-    "bicycle": Kind("vehicle.bicycle", looks.bicycle, (1.75, 0.62, 1.35)),
-    "pedestrian": Kind("human.pedestrian.adult", looks.pedestrian, (0.75, 0.68, 1.77)),
-    "child": Kind("human.pedestrian.child", looks.pedestrian, (0.55, 0.52, 1.3)),
-    "worker": Kind("human.pedestrian.construction_worker", looks.worker, (0.75, 0.7, 1.78)),
-    "traffic_cone": Kind("movable_object.trafficcone", looks.traffic_cone, (0.42, 0.42, 1.05)),
+    "car": Kind("vehicle.car", vehicles.car, (4.6, 1.95, 1.73)),
+    "truck": Kind("vehicle.truck", vehicles.truck, (6.9, 2.5, 2.85)),
+    "construction_vehicle": Kind("vehicle.construction", vehicles.construction_vehicle, (6.4, 2.8, 3.2)),
+    "bus": Kind("vehicle.bus.rigid", vehicles.bus, (10.5, 2.9, 3.45)),
+    "trailer": Kind("vehicle.trailer", vehicles.trailer, (9.0, 2.7, 3.7)),
+    "barrier": Kind("movable_object.barrier", street_things.barrier, (0.5, 2.5, 1.0)),
+    "motorcycle": Kind("vehicle.motorcycle", people.motorcycle, (2.1, 0.8, 1.5)),
+    "bicycle": Kind("vehicle.bicycle", people.bicycle, (1.75, 0.62, 1.35)),
+    "pedestrian": Kind("human.pedestrian.adult", people.pedestrian, (0.75, 0.68, 1.77)),
+    "child": Kind("human.pedestrian.child", people.pedestrian, (0.55, 0.52, 1.3)),
+    "worker": Kind("human.pedestrian.construction_worker", people.worker, (0.75, 0.7, 1.78)),
+    "traffic_cone": Kind("movable_object.trafficcone", street_things.traffic_cone, (0.42, 0.42, 1.05)),
 }
 CYCLES = ("motorcycle", "bicycle")
 PEOPLE = ("pedestrian", "child", "worker")
@@ -90,11 +91,11 @@ def touches(tracks: NDArray[np.float64], one: NDArray[np.float64]) -> bool:
             apart = False
             for first in range(2):
                 yaw = one[t, 2] if first == 0 else tracks[k, t, 2]
-                l, w = (one[t, 3], one[t, 4]) if first == 0 else (tracks[k, t, 3], tracks[k, t, 4])
+                long, wide = (one[t, 3], one[t, 4]) if first == 0 else (tracks[k, t, 3], tracks[k, t, 4])
                 ol, ow = (tracks[k, t, 3], tracks[k, t, 4]) if first == 0 else (one[t, 3], one[t, 4])
                 along = abs(ex * np.cos(yaw) + ey * np.sin(yaw))
                 athwart = abs(ey * np.cos(yaw) - ex * np.sin(yaw))
-                if along > l + ol * c + ow * s or athwart > w + ol * s + ow * c:
+                if along > long + ol * c + ow * s or athwart > wide + ol * s + ow * c:
                     apart = True
             if not apart:
                 return True
@@ -136,7 +137,7 @@ class Layout:
     def add(self, kind: str, motion: Motion, state: str = "parked", margin: float = 0.3) -> bool:
         """Add a road user, 15 % larger or smaller than usual, unless it would touch another.
 
-        Args:
+        Of the arguments:
             state: what it does while it stands: "parked", "stopped", or for cycles "ridden".
         """
         usual = KINDS[kind].size
@@ -154,7 +155,7 @@ class Layout:
         return True
 
     def near(self, reach: float) -> tuple[Road, float, float]:
-        """A street that the ego comes by, a place along it within `reach` of the ego at some time, and that time."""
+        """A street that the ego comes by, a place along it within `reach` of the ego, and when."""
         time = float(self.rng.uniform(0.0, self.duration))
         x, y, _ = self.ego.at(time)
         sides = [abs((y - road.y) * road.ux - (x - road.x) * road.uy) for road in self.roads]
@@ -183,7 +184,7 @@ def _attribute(kind: str, moving: bool, ridden: bool, state: str) -> str:
 def plan(duration: float, behaviour: str, rng: np.random.Generator) -> Layout:
     """Lay out a scene.
 
-    Args:
+    Of the arguments:
         duration: seconds.
         behaviour: what the ego does: "straight", "turn" or "stop".
     """
@@ -219,14 +220,18 @@ def _drive(layout: Layout, behaviour: str) -> Motion:
         before = rng.uniform(0.25, 0.5) * covered
         path = turning_path(entry, leaving, radius, before)
         faster = speed * rng.uniform(1.0, 1.3)
-        return Motion(path, 0.0, Speed(((0.0, faster), (0.3 * layout.duration, speed), (layout.duration, faster))))
+        return Motion(
+            path, 0.0, Speed(((0.0, faster), (0.3 * layout.duration, speed), (layout.duration, faster)))
+        )
     if behaviour == "stop":
         speed = rng.uniform(5.0, 8.0)
         braking = speed / rng.uniform(1.8, 2.6)
         begin = rng.uniform(0.15, 0.3) * layout.duration
         halt = begin + braking
         again = halt + rng.uniform(1.2, 2.5)
-        profile = Speed(((0.0, speed), (begin, speed), (halt, 0.0), (again, 0.0), (again + speed / 1.6, speed)))
+        profile = Speed(
+            ((0.0, speed), (begin, speed), (halt, 0.0), (again, 0.0), (again + speed / 1.6, speed))
+        )
         start = -(HALF_ROAD + 5.5) - profile.travelled(halt) - EGO_AHEAD
     else:
         speed = rng.uniform(4.0, 8.5)
@@ -244,42 +249,43 @@ def _scenery(layout: Layout) -> None:
             s = -112.0 + rng.uniform(0.0, 8.0)
             while s < 112.0:
                 length, depth = rng.uniform(9.0, 19.0), rng.uniform(8.0, 12.0)
-                set_back = HALF_STREET + rng.uniform(0.3, 4.5)
+                set_back = HALF_STREET + rng.uniform(1.0, 5.5)
                 x, y = road.at(s + 0.5 * length, side * (set_back + 0.5 * depth))
                 yaw = road.yaw + (np.pi if side < 0 else 0.0)
-                clear = all(
-                    layout.off_street(*road.at(s + k * length, side * set_back), 0.0)
-                    for k in (0.0, 1.0)
-                ) or abs(s) > 60
+                clear = (
+                    all(layout.off_street(*road.at(s + k * length, side * set_back), 0.0) for k in (0.0, 1.0))
+                    or abs(s) > 60
+                )
                 if rng.random() < 0.72 and clear and layout.off_street(x, y, 0.3 * depth):
                     size = (length, depth, float(rng.uniform(4.5, 14.0)))
                     if layout.free(standing(x, y, yaw), length, depth, 0.5):
-                        layout.scenery.append(Scenery((x, y, yaw), looks.building(size, rng)))
+                        layout.scenery.append(Scenery((x, y, yaw), street_things.building(size, rng)))
                 elif clear and rng.random() < 0.6:
                     size = (length, 0.5, float(rng.uniform(0.9, 2.0)))
                     wx, wy = road.at(s + 0.5 * length, side * (HALF_STREET + 0.6))
                     if layout.free(standing(wx, wy, yaw), length, 0.5, 0.2):
-                        layout.scenery.append(Scenery((wx, wy, yaw), looks.wall(size, rng)))
+                        layout.scenery.append(Scenery((wx, wy, yaw), street_things.wall(size, rng)))
                 s += length + rng.uniform(0.5, 5.0)
             for s in np.arange(-100.0, 100.0, rng.uniform(9.0, 14.0)):
                 s += rng.uniform(-2.0, 2.0)
                 if abs(s) > HALF_STREET + 2.0:
-                    places.append((*road.at(s, side * (HALF_ROAD + rng.uniform(2.7, 3.1))), road.yaw))
+                    places.append((*road.at(s, side * (HALF_STREET + rng.uniform(0.6, 1.6))), road.yaw))
                 if abs(s) > HALF_STREET and rng.random() < 0.6:
                     x, y = road.at(s + 4.0, side * (HALF_ROAD + 0.5))
                     yaw = road.yaw + (0.5 if side < 0 else -0.5) * np.pi
                     if layout.free(standing(x, y, yaw), 0.25, 0.25, 0.1):
-                        size = (0.2, 0.2, float(rng.uniform(3.5, 6.0)))
-                        layout.scenery.append(Scenery((x, y, yaw), looks.post(size, rng)))
+                        size = (0.2, 0.2, float(rng.uniform(4.6, 6.5)))
+                        layout.scenery.append(Scenery((x, y, yaw), street_things.post(size, rng)))
         for s in (-119.0, 119.0):  # a house closes the view down the street
             x, y = road.at(s, 0.0)
             size = (40.0, 10.0, float(rng.uniform(9.0, 16.0)))
-            layout.scenery.append(Scenery((x, y, road.yaw + 0.5 * np.pi), looks.building(size, rng)))
+            layout.scenery.append(Scenery((x, y, road.yaw + 0.5 * np.pi), street_things.building(size, rng)))
     for x, y, yaw in places:
-        if rng.random() < 0.55 and layout.free(standing(x, y, yaw), 0.5, 0.5, 0.1):
-            crown = float(rng.uniform(2.2, 4.2))
+        crown = float(rng.uniform(2.2, 4.2))
+        # Room for the crown, so that nothing tall stands in its leaves.
+        if rng.random() < 0.8 and layout.free(standing(x, y, yaw), 0.8 * crown, 0.8 * crown, 0.0):
             size = (crown, crown, float(rng.uniform(4.5, 8.5)))
-            layout.scenery.append(Scenery((x, y, float(rng.uniform(0, 6.28))), looks.tree(size, rng)))
+            layout.scenery.append(Scenery((x, y, float(rng.uniform(0, 6.28))), street_things.tree(size, rng)))
 
 
 def _several(layout: Layout, number: int, place: Callable[[], bool]) -> None:
@@ -323,7 +329,9 @@ def _traffic(layout: Layout) -> None:
         road, s, _ = layout.near(20.0)
         side = 1.0 if rng.random() < 0.7 else -1.0
         yaw = road.yaw + (np.pi if side > 0 else 0.0)
-        return layout.add(kind, standing(*road.at(s, side * 0.5 * LANE), yaw), "ridden" if kind in CYCLES else "stopped")
+        return layout.add(
+            kind, standing(*road.at(s, side * 0.5 * LANE), yaw), "ridden" if kind in CYCLES else "stopped"
+        )
 
     for kind, number in (("car", 3), ("truck", 2), ("bus", 1), ("motorcycle", 2), ("bicycle", 1)):
         _several(layout, int(rng.integers(1, number + 1)), partial(drive, kind, 0.5 * LANE))
@@ -371,7 +379,7 @@ def _parked(layout: Layout) -> None:
 
 
 def _sites(layout: Layout) -> None:
-    """Building sites at the roadside: a machine, barriers, cones, workers; and cones or barriers by themselves."""
+    """Building sites (a machine, barriers, cones, workers), and rows of cones or barriers alone."""
     rng = layout.rng
 
     def site() -> bool:
@@ -380,12 +388,18 @@ def _sites(layout: Layout) -> None:
         if abs(s) < HALF_STREET + 6.0:
             return False
         yaw = road.yaw + float(rng.uniform(0.0, 2 * np.pi))
-        if not layout.add("construction_vehicle", standing(*road.at(s, side * (HALF_ROAD + 0.7)), yaw), margin=0.4):
+        if not layout.add(
+            "construction_vehicle", standing(*road.at(s, side * (HALF_ROAD + 0.7)), yaw), margin=0.4
+        ):
             return False
         edge = LANE + 0.45
         for k in range(int(rng.integers(4, 7))):
             along = s - 6.0 + 2.4 * k
-            layout.add("traffic_cone", standing(*road.at(along, side * (edge + rng.uniform(0, 0.3))), road.yaw), margin=0.05)
+            layout.add(
+                "traffic_cone",
+                standing(*road.at(along, side * (edge + rng.uniform(0, 0.3))), road.yaw),
+                margin=0.05,
+            )
         for end in (-6.5, 6.5):
             if rng.random() < 0.75:
                 across = road.yaw + (0.0 if rng.random() < 0.5 else np.pi)
@@ -435,7 +449,9 @@ def _people(layout: Layout) -> None:
     def cross() -> bool:
         road, s, time = layout.near(15.0)
         yaw = road.yaw + (0.5 if rng.random() < 0.5 else -0.5) * np.pi
-        return layout.add("pedestrian", straight(*road.at(s, 0.0), yaw, rng.uniform(1.0, 1.8), time), margin=0.5)
+        return layout.add(
+            "pedestrian", straight(*road.at(s, 0.0), yaw, rng.uniform(1.0, 1.8), time), margin=0.5
+        )
 
     _several(layout, int(rng.integers(4, 9)), walk)
     _several(layout, int(rng.integers(3, 7)), stand)

@@ -1,4 +1,4 @@
-"""A turning lidar: one ray per beam and azimuth against the same solids and the same ground as the cameras."""
+"""A turning lidar: one ray per beam and azimuth, against the solids and the ground that the cameras see."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +87,17 @@ def cast_ground(
     distance: NDArray[np.float64],
     face_hit: NDArray[np.int32],
 ) -> None:
-    """Shorten `distance` to the ground where that is nearer; its face is -1, and -2 where there is nothing."""
+    """Shorten `distance` to the ground where that is nearer; its face is -1, that of nothing -2."""
     step = (HIGHEST - LOWEST) / (BEAMS - 1)
     turn = 2.0 * np.pi / COLUMNS
     for column in range(COLUMNS):
         for beam in range(BEAMS):
             elevation, azimuth = LOWEST + beam * step, column * turn
-            ax, ay, az = np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)
+            ax, ay, az = (
+                np.sin(azimuth) * np.cos(elevation),
+                np.cos(azimuth) * np.cos(elevation),
+                np.sin(elevation),
+            )
             dx = rotation[0, 0] * ax + rotation[0, 1] * ay + rotation[0, 2] * az
             dy = rotation[1, 0] * ax + rotation[1, 1] * ay + rotation[1, 2] * az
             dz = rotation[2, 0] * ax + rotation[2, 1] * ay + rotation[2, 2] * az

@@ -83,7 +83,7 @@ class Motion:
 
     def moves(self, until: float) -> bool:
         """Whether it travels at all before a time."""
-        return abs(self.speed.travelled(until)) > 0.01
+        return bool(abs(self.speed.travelled(until)) > 0.01)
 
 
 def standing(x: float, y: float, yaw: float) -> Motion:
@@ -101,7 +101,7 @@ def turning_path(
 ) -> Path:
     """From one lane into another by an arc.
 
-    Args:
+    Of the arguments:
         entry, leaving: a place on each lane and its direction, which must differ.
         radius: of the arc, metres.
         before: metres of straight lane before the arc begins.
@@ -119,7 +119,14 @@ def turning_path(
 
 def yaw_rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> NDArray[np.float64]:
     """Rotation about z, then y, then x of the turned frame; nose down is positive pitch."""
-    cz, sz, cy, sy, cx, sx = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    cz, sz, cy, sy, cx, sx = (
+        np.cos(yaw),
+        np.sin(yaw),
+        np.cos(pitch),
+        np.sin(pitch),
+        np.cos(roll),
+        np.sin(roll),
+    )
     return np.array(
         [
             [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],

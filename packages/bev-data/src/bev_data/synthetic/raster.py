@@ -1,9 +1,10 @@
 """Which face a pixel sees, and at what depth: convex solids into a buffer of 1 / depth.
 
-In a picture the 1 / depth of a plane is linear in the pixel. A ray enters a convex solid where it crosses the last
-of the front planes, that is the one with the smallest 1 / depth among them, and this counts only if it has not yet left
-by a back plane, all of which have a smaller one. So on a row of pixels each face shows in one span, whose ends come from
-linear inequalities, and in it every pixel costs one addition and one comparison. Depth is exact.
+In a picture the 1 / depth of a plane is linear in the pixel. A ray enters a convex solid where it crosses
+the last of the front planes, that is the one with the smallest 1 / depth among them, and this counts only
+if it has not yet left by a back plane, all of which have a smaller one. So on a row of pixels each face
+shows in one span, whose ends come from linear inequalities, and in it every pixel costs one addition and
+one comparison. Depth is exact.
 """
 
 import numpy as np
@@ -34,7 +35,10 @@ def out_of_view(
 
 @kernel
 def solid_in_camera(
-    rotation: NDArray[np.float64], pose: NDArray[np.float64], origin: NDArray[np.float64], turn: NDArray[np.float64]
+    rotation: NDArray[np.float64],
+    pose: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    turn: NDArray[np.float64],
 ) -> tuple[float, float, float]:
     """Model -> camera rotation into `turn`, and the camera's place in the model's frame.
 
@@ -97,7 +101,9 @@ def draw_face(
     stamp: NDArray[np.int32],
     mark: int,
 ) -> int:
-    """Draw front face `one` of the solid whose planes' 1 / depth is `lines` (per column, per row, constant, front).
+    """Draw one front face of a solid.
+
+    `lines` [faces + 2, 4] holds 1 / depth of its planes: per column, per row, constant; and 1 for front ones.
 
     Returns how many pixels were not yet stamped with `mark`: with -1, stamps are left alone.
     """
@@ -165,9 +171,9 @@ def draw_solids(
     stamp: NDArray[np.int32],
     alone: NDArray[np.int64],
 ) -> None:
-    """Draw all models: `nearness` = 1 / depth, `face_seen` = index of the face, where nothing nearer was drawn.
+    """Draw all models where nothing nearer is: `nearness` = 1 / depth, `face_seen` = index of the face.
 
-    Args:
+    Of the arguments:
         rotation: camera -> world; `origin` the camera's place.
         poses: [models, 5] x, y, z, cos(yaw), sin(yaw).
         balls: [models, 2] height of the middle and radius of a ball around each model.
@@ -232,11 +238,17 @@ def hit_solid(
     ex: float, ey: float, ez: float,
     dx: float, dy: float, dz: float,
 ) -> tuple[float, int]:  # fmt: skip
-    """Where a ray, in a model's frame, enters the solid with faces start to stop: distance and face, or 0.0 and -1."""
+    """Where a ray enters the solid with faces start to stop: distance and face; 0.0 and -1 if nowhere.
+
+    The ray is given in the model's frame.
+    """
     enter, leave, seen = 0.0, 1e9, -1
     for face in range(start, stop):
         gap = (
-            face_plane[face, 3] - face_plane[face, 0] * ex - face_plane[face, 1] * ey - face_plane[face, 2] * ez
+            face_plane[face, 3]
+            - face_plane[face, 0] * ex
+            - face_plane[face, 1] * ey
+            - face_plane[face, 2] * ez
         )
         speed = face_plane[face, 0] * dx + face_plane[face, 1] * dy + face_plane[face, 2] * dz
         if abs(speed) < 1e-12:
@@ -256,7 +268,7 @@ def hit_solid(
 
 @kernel
 def count_owners(face_seen: NDArray[np.int32], owner: NDArray[np.int32], seen: NDArray[np.int64]) -> None:
-    """Add to `seen` [owners] the pixels whose face belongs to each; `owner` [faces + 1] is -1 for faces of none."""
+    """Add to `seen` [owners] the pixels whose face is theirs; `owner` [faces + 1] is -1 for faces of none."""
     for row in range(face_seen.shape[0]):
         for column in range(face_seen.shape[1]):
             one = owner[face_seen[row, column]]

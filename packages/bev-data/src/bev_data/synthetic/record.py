@@ -12,9 +12,9 @@ from PIL import Image
 
 from bev_data.synthetic.layout import KINDS
 from bev_data.synthetic.motion import to_quaternion
-from bev_data.synthetic.sensors import View, render, scan
 from bev_data.synthetic.rig import LIDAR
 from bev_data.synthetic.scene import KEY_PERIOD, Pose, Scene, build_scene
+from bev_data.synthetic.sensors import View, render, scan
 from bev_data.synthetic.tables import (
     LOCATIONS,
     Row,
@@ -103,8 +103,8 @@ class _Recorder:
         for key in range(self.spec.key_frames):
             for sweep in range(-between if key else 0, 0):
                 micros = round((key + sweep / (between + 1)) * KEY_PERIOD * 1e6)
-                for camera in range(len(scene.rig.cameras)):
-                    self._image(streams, camera, micros, key, is_key=False)
+                for index in range(len(scene.rig.cameras)):
+                    self._image(streams, index, micros, key, is_key=False)
                 advance(len(scene.rig.cameras))
             self._key_frame(streams, tracks, key)
             advance(len(scene.rig.cameras))
@@ -119,7 +119,7 @@ class _Recorder:
         scene = self.scene
         micros = round(key * KEY_PERIOD * 1e6)
         views = [
-            self._image(streams, camera, micros, key, is_key=True) for camera in range(len(scene.rig.cameras))
+            self._image(streams, index, micros, key, is_key=True) for index in range(len(scene.rig.cameras))
         ]
         points, hit = scan(scene, micros / 1e6)
         name = f"samples/{LIDAR}/{self.log}__{LIDAR}__{self.start + micros}.pcd.bin"
@@ -151,7 +151,9 @@ class _Recorder:
             self.rows["sample_annotation"].append(row)
             tracks[index].append(row)
 
-    def _image(self, streams: dict[str, list[Row]], number: int, micros: int, key: int, *, is_key: bool) -> View:
+    def _image(
+        self, streams: dict[str, list[Row]], number: int, micros: int, key: int, *, is_key: bool
+    ) -> View:
         camera = self.scene.rig.cameras[number]
         micros += camera.delay
         view = render(self.scene, camera, micros / 1e6, supersample=self.spec.supersample, count=is_key)
@@ -192,7 +194,11 @@ class _Recorder:
         }
 
     def _calibration(
-        self, channel: str, rotation: NDArray[np.float64], translation: NDArray[np.float64], intrinsics: list[list[float]]
+        self,
+        channel: str,
+        rotation: NDArray[np.float64],
+        translation: NDArray[np.float64],
+        intrinsics: list[list[float]],
     ) -> None:
         self.rows["calibrated_sensor"].append(
             {
@@ -247,10 +253,12 @@ class _Recorder:
         ]
 
 
-def record_scene(root: Path, spec: WorldSpec, number: int, name: str, advance: Callable[[int], None]) -> Tables:
+def record_scene(
+    root: Path, spec: WorldSpec, number: int, name: str, advance: Callable[[int], None]
+) -> Tables:
     """Render a scene to disk.
 
-    Args:
+    Of the arguments:
         number: index of the scene; decides with the seed what is in it.
         name: official name of the scene.
         advance: called with the number of images since the last call.

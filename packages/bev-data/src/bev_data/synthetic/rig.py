@@ -70,7 +70,7 @@ class Rig(NamedTuple):
 
 
 def build_rig(width: int, height: int, rng: np.random.Generator) -> Rig:
-    """A car with its own calibration: mounts vary by centimetres and tenths of a degree, height by 4 % of 1.5 m."""
+    """A car with its own calibration: mounts vary by centimetres and tenths of a degree, height by 6 cm."""
     scale = width / NUSCENES_WIDTH
     raised = rng.normal(0.0, 0.06)
     cameras = []
@@ -78,7 +78,8 @@ def build_rig(width: int, height: int, rng: np.random.Generator) -> Rig:
         jitter = np.deg2rad(rng.normal(0.0, 0.3, 3))
         turned = yaw_rotation(np.deg2rad(mount.yaw) + jitter[0], jitter[1], jitter[2])
         place = np.array(mount.translation) + rng.normal(0.0, 0.01, 3) + [0.0, 0.0, raised]
-        # A nuScenes image is 900 rows high; taller or lower pictures keep the row of the horizon in proportion.
+        # A nuScenes image is 900 rows high; taller or lower pictures keep the row of the horizon in
+        # proportion.
         row = (mount.center[1] + rng.normal(0.0, 6.0)) * height / 900
         cameras.append(
             Camera(
@@ -94,4 +95,4 @@ def build_rig(width: int, height: int, rng: np.random.Generator) -> Rig:
             )
         )
     lidar = to_rotation((0.7077955, -0.0064922, 0.0106462, -0.7063073))
-    return Rig(tuple(cameras), lidar, np.array(_LIDAR_PLACE) + [0.0, 0.0, raised])
+    return Rig(tuple(cameras), lidar, np.array(_LIDAR_PLACE) + np.array([0.0, 0.0, raised]))

@@ -6,12 +6,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.ground import HALF_ROAD, HALF_STREET, LANE, PARKING, Road, paint_ground, shadow_outlines
+from bev_data.synthetic.ground import (
+    HALF_ROAD,
+    HALF_STREET,
+    LANE,
+    PARKING,
+    Road,
+    paint_ground,
+    shadow_outlines,
+)
 from bev_data.synthetic.layout import Layout, RoadUser, plan
 from bev_data.synthetic.motion import Motion, yaw_rotation
 from bev_data.synthetic.rig import Rig, build_rig
 from bev_data.synthetic.solids import Geometry, assemble
-from bev_data.synthetic.terrain import GRID, ground_height, hills
+from bev_data.synthetic.terrain import ground_height, hills
 
 BEHAVIOURS = ("straight", "turn", "stop")
 KEY_PERIOD = 0.5  # seconds between key frames
@@ -103,7 +111,7 @@ def _footing(
 def build_scene(number: int, seed: int, key_frames: int, width: int, height: int) -> Scene:
     """Build a scene; the same arguments give the same scene.
 
-    Args:
+    Of the arguments:
         number: index of the scene in its world.
         key_frames: annotated instants, half a second apart.
         width, height: of the images, pixels.
@@ -114,7 +122,7 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
     layout = plan(max(duration, KEY_PERIOD), behaviour, rng)
     heights = hills(rng)
     cell = np.abs(np.stack([np.diff(heights, axis=a, append=np.take(heights, [0], a)) for a in (0, 1)]))
-    steepest = float(np.hypot(cell[0].max(), cell[1].max())) * GRID / 256.0
+    steepest = float(np.hypot(cell[0].max(), cell[1].max()))
     rig = build_rig(width, height, rng)
     light = _light(rng)
     geometry = assemble([u.model for u in layout.users] + [s.model for s in layout.scenery], rng)
@@ -138,7 +146,10 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
     ground, drivable = paint_ground(layout.roads, _markings(layout), shadows, 1.0 - _shadow_depth(light), rng)
     reach = np.maximum(np.abs(low), np.abs(high))
     balls = np.column_stack(
-        [0.5 * (low[:, 2] + high[:, 2]), np.hypot(np.hypot(reach[:, 0], reach[:, 1]), 0.5 * (high[:, 2] - low[:, 2]))]
+        [
+            0.5 * (low[:, 2] + high[:, 2]),
+            np.hypot(np.hypot(reach[:, 0], reach[:, 1]), 0.5 * (high[:, 2] - low[:, 2])),
+        ]
     )
     return Scene(
         number=number,
@@ -163,7 +174,7 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
 
 
 def _sway(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Pitch of about 1 degree and roll of about half, each of two waves slow enough to be smooth between images."""
+    """Pitch of about 1 degree and roll of about half, each of two waves, smooth from image to image."""
     amplitude = np.deg2rad(np.array([1.0, 0.8, 0.5, 0.4])) * rng.uniform(0.8, 1.2, 4)
     frequency = np.array([0.45, 1.1, 0.35, 0.9]) * rng.uniform(0.8, 1.2, 4)
     return np.column_stack([amplitude, frequency, rng.uniform(0.0, 2 * np.pi, 4)])
@@ -174,13 +185,28 @@ def _light(rng: np.random.Generator) -> NDArray[np.float64]:
     azimuth = rng.uniform(0.0, 2 * np.pi)
     mood = rng.random()
     if mood < 0.5:  # sunny
-        elevation, sun, sky, clouds = np.deg2rad(rng.uniform(35, 62)), rng.uniform(0.75, 0.95), 0.5, rng.uniform(0.2, 0.7)
+        elevation, sun, sky, clouds = (
+            np.deg2rad(rng.uniform(35, 62)),
+            rng.uniform(0.75, 0.95),
+            0.5,
+            rng.uniform(0.2, 0.7),
+        )
         horizon, zenith = np.array([0.76, 0.85, 0.94]), np.array([0.25, 0.47, 0.80])
     elif mood < 0.75:  # late
-        elevation, sun, sky, clouds = np.deg2rad(rng.uniform(25, 36)), rng.uniform(0.7, 0.9), 0.45, rng.uniform(0.1, 0.5)
+        elevation, sun, sky, clouds = (
+            np.deg2rad(rng.uniform(25, 36)),
+            rng.uniform(0.7, 0.9),
+            0.45,
+            rng.uniform(0.1, 0.5),
+        )
         horizon, zenith = np.array([0.96, 0.84, 0.68]), np.array([0.38, 0.52, 0.74])
     else:  # overcast
-        elevation, sun, sky, clouds = np.deg2rad(rng.uniform(45, 65)), rng.uniform(0.15, 0.3), 0.85, rng.uniform(0.5, 0.9)
+        elevation, sun, sky, clouds = (
+            np.deg2rad(rng.uniform(45, 65)),
+            rng.uniform(0.15, 0.3),
+            0.85,
+            rng.uniform(0.5, 0.9),
+        )
         horizon, zenith = np.array([0.82, 0.84, 0.86]), np.array([0.60, 0.65, 0.71])
     direction = (np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation))
     exposure = rng.uniform(0.9, 1.12)
@@ -198,7 +224,15 @@ def _markings(layout: Layout) -> NDArray[np.float64]:
     rng = layout.rng
     rows: list[tuple[float, ...]] = []
 
-    def mark(road: Road, s: float, left: float, long: float, wide: float, color: tuple[float, float, float], a: float) -> None:
+    def mark(
+        road: Road,
+        s: float,
+        left: float,
+        long: float,
+        wide: float,
+        color: tuple[float, float, float],
+        a: float,
+    ) -> None:
         x, y = road.at(s, left)
         rows.append((x, y, road.ux, road.uy, 0.5 * long, 0.5 * wide, *color, a))
 
@@ -209,7 +243,15 @@ def _markings(layout: Layout) -> NDArray[np.float64]:
         for _ in range(70):  # repairs and spots
             tone = rng.uniform(0.16, 0.42)
             s, left = rng.uniform(-110, 110), rng.uniform(-HALF_ROAD, HALF_ROAD)
-            mark(road, s, left, rng.uniform(0.4, 6.0), rng.uniform(0.3, 1.8), (tone, tone, tone), rng.uniform(0.3, 0.75))
+            mark(
+                road,
+                s,
+                left,
+                rng.uniform(0.4, 6.0),
+                rng.uniform(0.3, 1.8),
+                (tone, tone, tone),
+                rng.uniform(0.3, 0.75),
+            )
         for _ in range(60):  # cracks filled with tar
             s, left = rng.uniform(-110, 110), rng.uniform(-LANE, LANE)
             mark(road, s, left, rng.uniform(0.12, 0.2), rng.uniform(1.0, 6.0), (0.13, 0.13, 0.13), 0.8)

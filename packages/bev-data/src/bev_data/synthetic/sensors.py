@@ -54,9 +54,10 @@ def camera_pose(scene: Scene, camera: Camera, t: float) -> Pose:
 def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1, count: bool = True) -> View:
     """Take a picture.
 
-    Args:
+    Of the arguments:
         t: seconds after the first key frame.
-        supersample: looks per pixel in each direction. With more than one, `depth` and `user` are those of the look
+        supersample: looks per pixel in each direction. With more than one, `depth` and `user` are those of
+        the look
             nearest to the pixel's centre.
         count: whether to count pixels per road user.
     """
@@ -74,20 +75,24 @@ def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1, coun
         pose.rotation, pose.translation, focal, cx, cy, poses, scene.balls, g.solid_model, g.solid_face,
         g.solid_low, g.solid_high, g.face_plane, nearness, face, stamp, alone,
     )  # fmt: skip
-    trace_ground(scene.heights, scene.steepest, pose.rotation, pose.translation, focal, cx, cy, nearness, face)
+    trace_ground(
+        scene.heights, scene.steepest, pose.rotation, pose.translation, focal, cx, cy, nearness, face
+    )
     shade = np.ones((rows, columns), np.float32)
     moving = np.array(scene.moving, np.int64)
     if len(moving):
         outline = scene.outline[moving]
         shadows = shadow_outlines(poses[moving], outline[:, :3], outline[:, 3:], scene.light[:3])
-        cast_shadows(pose.rotation, pose.translation, focal, cx, cy, shadows, scene.shadow_depth, nearness, face, shade)
+        cast_shadows(
+            pose.rotation, pose.translation, focal, cx, cy, shadows, scene.shadow_depth, nearness, face, shade
+        )
     image = np.empty((camera.height, camera.width, 3), np.uint8)
     tiles = textures()
     gain = _gain(scene, camera, t)
     shade_picture(
         pose.rotation, pose.translation, focal, cx, cy, gain, scene.light, poses, g.solid_model, g.face_solid,
-        g.face_plane, g.face_u, g.face_v, g.face_color, g.face_look, tiles.atlas, tiles.tile_size, tiles.detail,
-        scene.ground, scene.heights, nearness, face, shade, n, image,
+        g.face_plane, g.face_u, g.face_v, g.face_color, g.face_look, tiles.atlas, tiles.tile_size,
+        tiles.detail, scene.ground, scene.heights, nearness, face, shade, n, image,
     )  # fmt: skip
     middle = slice(n // 2, None, n)
     users = len(scene.users)
@@ -101,7 +106,7 @@ def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1, coun
 
 
 def scan(scene: Scene, t: float) -> Scan:
-    """Turn the lidar once, all rays at one instant; what is nearer than a metre or beyond 85 m gives no point."""
+    """Turn the lidar once, all rays at one instant; there are points from 1 to 85 m."""
     ego = scene.ego_pose(t)
     rotation = ego.rotation @ scene.rig.lidar_rotation
     origin = ego.rotation @ scene.rig.lidar_translation + ego.translation
@@ -109,8 +114,8 @@ def scan(scene: Scene, t: float) -> Scan:
     face = np.full((COLUMNS, BEAMS), -2, np.int32)
     g = scene.geometry
     cast_solids(
-        rotation, origin, scene.poses(t), g.solid_model, g.solid_face, g.solid_low, g.solid_high, g.face_plane,
-        distance, face,
+        rotation, origin, scene.poses(t), g.solid_model, g.solid_face, g.solid_low, g.solid_high,
+        g.face_plane, distance, face,
     )  # fmt: skip
     cast_ground(scene.heights, scene.steepest, rotation, origin, distance, face)
     hit = face > -2

@@ -1,8 +1,9 @@
 """The colour of what every pixel sees: texture, sun, shadow, haze and sky.
 
-Texture is anchored to the surface and read from the mip level whose texel is as large as the pixel's footprint: what is
-finer than two pixels has been averaged away, for texture that aliases differs from frame to frame and stereo cannot
-match it. On the ground, which is seen under a flat angle, several looks along the footprint keep it sharp across.
+Texture is anchored to the surface and read from the mip level whose texel is as large as the pixel's
+footprint: what is finer than two pixels has been averaged away, for texture that aliases differs from frame
+to frame and stereo cannot match it. On the ground, which is seen under a flat angle, several looks along
+the footprint keep it sharp across.
 """
 
 import numpy as np
@@ -42,15 +43,21 @@ def cast_shadows(
 ) -> None:
     """Darken the ground (`shade` = 1 in the sun) below models that move.
 
-    Args:
-        shadows: [models, 22] six half planes nx, ny, c of a convex outline in x, y; then its middle x, y, z and
+    Of the arguments:
+        shadows: [models, 22] six half planes nx, ny, c of a convex outline in x, y; then its middle x, y, z
+        and
             its radius.
         dark: which part of the light the shadow takes.
     """
     rows, columns = nearness.shape
     for index in range(shadows.shape[0]):
         outline = shadows[index]
-        wx, wy, wz, radius = outline[18] - origin[0], outline[19] - origin[1], outline[20] - origin[2], outline[21]
+        wx, wy, wz, radius = (
+            outline[18] - origin[0],
+            outline[19] - origin[1],
+            outline[20] - origin[2],
+            outline[21],
+        )
         x = rotation[0, 0] * wx + rotation[1, 0] * wy + rotation[2, 0] * wz
         y = rotation[0, 1] * wx + rotation[1, 1] * wy + rotation[2, 1] * wz
         z = rotation[0, 2] * wx + rotation[1, 2] * wy + rotation[2, 2] * wz
@@ -93,10 +100,10 @@ def ground_color(
     along_x: float, along_y: float,
     across: float, along: float,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """Colour of the ground under a footprint of `along` metres in the direction given and `across` metres athwart.
+    """Colour of the ground under a footprint: `along` metres in the direction given, `across` athwart.
 
-    Waves longer than a texel of the map come from the map, shorter ones from the noise tile, which fades out where the
-    footprint has outgrown them.
+    Waves longer than a texel of the map come from the map, shorter ones from the noise tile, which fades
+    out where the footprint has outgrown them.
     """
     looks = 1
     while looks < 3 and along > 2.0 * looks * max(across, 0.7 * MAP_TEXEL):
@@ -121,7 +128,10 @@ def ground_color(
         tone = 0.0
         for look in range(looks):
             shift = part * (look + 0.5) - 0.5 * along
-            px, py = (x + shift * along_x) * (1.0 / DETAIL_TEXEL), (y + shift * along_y) * (1.0 / DETAIL_TEXEL)
+            px, py = (
+                (x + shift * along_x) * (1.0 / DETAIL_TEXEL),
+                (y + shift * along_y) * (1.0 / DETAIL_TEXEL),
+            )
             tone += sample_tone(detail, DETAIL_BITS, level, px, py)
         factor *= 1.0 + strength * (tone / (looks * 127.5) - 1.0)
     return red * factor, green * factor, blue * factor
@@ -179,7 +189,11 @@ def face_color(
     x, y = cos * wx + sin * wy, cos * wy - sin * wx
     s = u_axis[one, 0] * x + u_axis[one, 1] * y + u_axis[one, 2] * wz + u_axis[one, 3]
     t = v_axis[one, 0] * x + v_axis[one, 1] * y + v_axis[one, 2] * wz + v_axis[one, 3]
-    nx, ny, nz = cos * plane[one, 0] - sin * plane[one, 1], sin * plane[one, 0] + cos * plane[one, 1], plane[one, 2]
+    nx, ny, nz = (
+        cos * plane[one, 0] - sin * plane[one, 1],
+        sin * plane[one, 0] + cos * plane[one, 1],
+        plane[one, 2],
+    )
     slant = -(nx * dx + ny * dy + nz * dz) / np.sqrt(dx * dx + dy * dy + dz * dz)
     size = step / np.sqrt(max(slant, 0.05))
     level = level_of(size * (1.0 / DETAIL_TEXEL), DETAIL_BITS)
@@ -228,11 +242,12 @@ def shade_picture(
 ) -> None:
     """Colour a picture for which samples x samples rays per pixel were traced.
 
-    A pixel whose rays all meet one surface is coloured once, with the texture of its whole footprint; only at edges is
-    every ray coloured and the mean taken.
+    A pixel whose rays all meet one surface is coloured once, with the texture of its whole footprint; only
+    at edges is every ray coloured and the mean taken.
 
-    Args:
-        light: sun x, y, z; strength of sun, of sky light, exposure; horizon r, g, b; zenith r, g, b; clouds; drift.
+    Of the arguments:
+        light: sun x, y, z; strength of sun, of sky light, exposure; horizon r, g, b; zenith r, g, b;
+        clouds; drift.
         gain: exposure of this one picture.
     """
     rows, columns = picture.shape[0], picture.shape[1]
@@ -254,7 +269,8 @@ def shade_picture(
                 one, near, lit = face[jj, ii], nearness[jj, ii], shade[jj, ii]
                 pixel_i, pixel_j, width = float(ii), float(jj), 1.0
                 if looks < rays:
-                    # The nearness of a plane is linear: its value at the centre is the mean of two opposite corners.
+                    # The nearness of a plane is linear: its value at the centre is the mean of two opposite
+                    # corners.
                     last_j, last_i = j + samples - 1, i + samples - 1
                     near = 0.5 * (near + nearness[last_j, last_i])
                     lit = 0.5 * (lit + shade[last_j, last_i])
@@ -283,8 +299,8 @@ def shade_picture(
                 else:
                     model = solid_model[face_solid[one]]
                     r, g, b = face_color(
-                        light, one, poses[model, 3], poses[model, 4], face_plane, face_u, face_v, face_look, face_paint,
-                        atlas, tile_size, detail,
+                        light, one, poses[model, 3], poses[model, 4], face_plane, face_u, face_v, face_look,
+                        face_paint, atlas, tile_size, detail,
                         origin[0] + depth * dx - poses[model, 0], origin[1] + depth * dy - poses[model, 1],
                         origin[2] + depth * dz - poses[model, 2], dx, dy, dz, step,
                     )  # fmt: skip

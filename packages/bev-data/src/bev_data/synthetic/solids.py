@@ -1,8 +1,8 @@
 """Convex solids, the stuff of everything that stands on the ground.
 
-A solid is a handful of planes n . p <= c with a paint on each, in the frame of its model (x forward, y left, z up,
-origin on the ground below the centre). A convex solid needs no edges to be drawn: a ray enters it where it crosses
-the last of its front planes.
+A solid is a handful of planes n . p <= c with a paint on each, in the frame of its model (x forward, y
+left, z up, origin on the ground below the centre). A convex solid needs no edges to be drawn: a ray enters
+it where it crosses the last of its front planes.
 """
 
 from dataclasses import dataclass, field
@@ -101,7 +101,7 @@ class Model:
         rear: Paint | None = None,
         top: Paint | None = None,
     ) -> None:
-        """Add a block whose top rectangle differs from its bottom one: a cabin, a bonnet, a cone of four sides."""
+        """Add a block whose top rectangle differs from its bottom one: a cabin, a bonnet."""
         rise = z[1] - z[0]
         planes = []
         for axis, low, high in ((0, x, top_x), (1, y, top_y)):
@@ -131,14 +131,22 @@ class Model:
         sides: int = 8,
         top: Paint | None = None,
     ) -> None:
-        """Add a regular prism or frustum about a vertical axis; `radius` at its bottom and top, to the faces."""
+        """Add a regular frustum about a vertical axis; `radius` at bottom and top is that of the faces."""
         angles = (np.arange(sides)) * 2 * np.pi / sides
         tilt = np.arctan2(radius[0] - radius[1], z[1] - z[0])
-        normals = np.stack([np.cos(angles) * np.cos(tilt), np.sin(angles) * np.cos(tilt), np.full(sides, np.sin(tilt))], 1)
-        offsets = normals[:, 0] * center[0] + normals[:, 1] * center[1] + np.cos(tilt) * radius[0] + np.sin(tilt) * z[0]
+        normals = np.stack(
+            [np.cos(angles) * np.cos(tilt), np.sin(angles) * np.cos(tilt), np.full(sides, np.sin(tilt))], 1
+        )
+        offsets = (
+            normals[:, 0] * center[0]
+            + normals[:, 1] * center[1]
+            + np.cos(tilt) * radius[0]
+            + np.sin(tilt) * z[0]
+        )
         caps = np.array([[0.0, 0.0, 1.0, z[1]], [0.0, 0.0, -1.0, -z[0]]])
         reach = max(radius)
-        # Corners lie outside the circle that the faces touch, except along the axes of an even number of sides.
+        # Corners lie outside the circle that the faces touch, except along the axes of an even number of
+        # sides.
         corner = reach if sides % 4 == 0 else reach / np.cos(np.pi / sides)
         self.solids.append(
             Solid(
@@ -149,7 +157,9 @@ class Model:
             )
         )
 
-    def wheel(self, center: tuple[float, float], radius: float, y: tuple[float, float], paint: Paint, hub: Paint) -> None:
+    def wheel(
+        self, center: tuple[float, float], radius: float, y: tuple[float, float], paint: Paint, hub: Paint
+    ) -> None:
         """Add a wheel of eight sides about an axis along y; `center` is x, z."""
         angles = np.arange(8) * np.pi / 4
         normals = np.stack([np.cos(angles), np.zeros(8), np.sin(angles)], 1)
@@ -167,8 +177,9 @@ class Model:
 
 def assemble(models: list[Model], rng: np.random.Generator) -> Geometry:
     """Join models into arrays; every model's textures start at a random place."""
-    solid_model, solid_face, low, high = [], [0], [], []
-    planes, shifts, paints, face_solid = [], [], [], []
+    solid_model, solid_face, face_solid = [], [0], []
+    low, high, planes, shifts = [], [], [], []
+    paints: list[Paint] = []
     for index, model in enumerate(models):
         shift = rng.uniform(0.0, 10.0, 2)
         for solid in model.solids:
@@ -177,7 +188,9 @@ def assemble(models: list[Model], rng: np.random.Generator) -> Geometry:
             high.append(solid.high)
             planes.append(solid.planes)
             paints += solid.paints
-            shifts += [shift + rng.uniform(0.0, 1.0, 2) * (paint.pattern == "plain") for paint in solid.paints]
+            shifts += [
+                shift + rng.uniform(0.0, 1.0, 2) * (paint.pattern == "plain") for paint in solid.paints
+            ]
             face_solid += [len(solid_model) - 1] * len(solid.paints)
             solid_face.append(len(paints))
     plane = np.concatenate(planes)
@@ -192,7 +205,9 @@ def assemble(models: list[Model], rng: np.random.Generator) -> Geometry:
         face_plane=np.ascontiguousarray(plane),
         face_u=np.column_stack([u, offset[:, 0]]),
         # Patterns with a foot and a top (windows, bricks) start at the ground.
-        face_v=np.column_stack([v, np.where([paint.pattern == "plain" for paint in paints], offset[:, 1], 0.0)]),
+        face_v=np.column_stack(
+            [v, np.where([paint.pattern == "plain" for paint in paints], offset[:, 1], 0.0)]
+        ),
         face_color=np.array([paint.color for paint in paints]),
         face_look=np.array([[paint.contrast, paint.glow, PATTERNS[paint.pattern][0]] for paint in paints]),
     )
@@ -201,6 +216,8 @@ def assemble(models: list[Model], rng: np.random.Generator) -> Geometry:
 def _texture_axes(normal: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two directions in each face: horizontal and up the slope; x and y on a level face."""
     level = np.abs(normal[:, 2]) > 0.999
-    u = np.where(level[:, None], [1.0, 0.0, 0.0], np.stack([-normal[:, 1], normal[:, 0], np.zeros(len(normal))], 1))
+    u = np.where(
+        level[:, None], [1.0, 0.0, 0.0], np.stack([-normal[:, 1], normal[:, 0], np.zeros(len(normal))], 1)
+    )
     u = u / np.linalg.norm(u, axis=1, keepdims=True)
     return u, np.cross(normal, u)

@@ -1,6 +1,7 @@
 """The thirteen tables of nuScenes: rows of one scene, and all scenes joined."""
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 from bev_data.synthetic.rig import CAMERAS, LIDAR
@@ -10,23 +11,57 @@ Tables = dict[str, list[Row]]
 
 # Tables that are the same in every world.
 _CATEGORIES = (
-    "human.pedestrian.adult", "human.pedestrian.child", "human.pedestrian.wheelchair", "human.pedestrian.stroller",
-    "human.pedestrian.personal_mobility", "human.pedestrian.police_officer", "human.pedestrian.construction_worker",
-    "animal", "vehicle.car", "vehicle.motorcycle", "vehicle.bicycle", "vehicle.bus.bendy", "vehicle.bus.rigid",
-    "vehicle.truck", "vehicle.construction", "vehicle.emergency.ambulance", "vehicle.emergency.police",
-    "vehicle.trailer", "movable_object.barrier", "movable_object.trafficcone", "movable_object.pushable_pullable",
-    "movable_object.debris", "static_object.bicycle_rack",
-)  # fmt: skip
+    "human.pedestrian.adult",
+    "human.pedestrian.child",
+    "human.pedestrian.wheelchair",
+    "human.pedestrian.stroller",
+    "human.pedestrian.personal_mobility",
+    "human.pedestrian.police_officer",
+    "human.pedestrian.construction_worker",
+    "animal",
+    "vehicle.car",
+    "vehicle.motorcycle",
+    "vehicle.bicycle",
+    "vehicle.bus.bendy",
+    "vehicle.bus.rigid",
+    "vehicle.truck",
+    "vehicle.construction",
+    "vehicle.emergency.ambulance",
+    "vehicle.emergency.police",
+    "vehicle.trailer",
+    "movable_object.barrier",
+    "movable_object.trafficcone",
+    "movable_object.pushable_pullable",
+    "movable_object.debris",
+    "static_object.bicycle_rack",
+)
 _ATTRIBUTES = (
-    "vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider",
-    "pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving",
-)  # fmt: skip
+    "vehicle.moving",
+    "vehicle.stopped",
+    "vehicle.parked",
+    "cycle.with_rider",
+    "cycle.without_rider",
+    "pedestrian.sitting_lying_down",
+    "pedestrian.standing",
+    "pedestrian.moving",
+)
 _VISIBILITY = (("v0-40", 0, 40), ("v40-60", 40, 60), ("v60-80", 60, 80), ("v80-100", 80, 100))
 LOCATIONS = ("singapore-onenorth", "boston-seaport", "singapore-queenstown", "singapore-hollandvillage")
 TABLES = (
-    "attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample", "sample_annotation",
-    "sample_data", "scene", "sensor", "visibility",
-)  # fmt: skip
+    "attribute",
+    "calibrated_sensor",
+    "category",
+    "ego_pose",
+    "instance",
+    "log",
+    "map",
+    "sample",
+    "sample_annotation",
+    "sample_data",
+    "scene",
+    "sensor",
+    "visibility",
+)
 
 
 def token(*words: object) -> str:
@@ -58,11 +93,19 @@ def fixed_tables() -> Tables:
     """Categories, attributes, visibilities and sensors."""
     return {
         "category": [
-            {"token": category_token(name), "name": name, "description": name.replace(".", ", ").replace("_", " ")}
+            {
+                "token": category_token(name),
+                "name": name,
+                "description": name.replace(".", ", ").replace("_", " "),
+            }
             for name in _CATEGORIES
         ],
         "attribute": [
-            {"token": token("attribute", name), "name": name, "description": name.replace(".", ", ").replace("_", " ")}
+            {
+                "token": token("attribute", name),
+                "name": name,
+                "description": name.replace(".", ", ").replace("_", " "),
+            }
             for name in _ATTRIBUTES
         ],
         "visibility": [
@@ -82,7 +125,7 @@ def fixed_tables() -> Tables:
 
 def link(rows: list[Row]) -> None:
     """Set `prev` and `next` along rows that are in order of time."""
-    for before, after in zip(rows[:-1], rows[1:], strict=True):
+    for before, after in pairwise(rows):
         before["next"], after["prev"] = after["token"], before["token"]
 
 

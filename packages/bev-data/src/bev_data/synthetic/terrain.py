@@ -16,7 +16,10 @@ FAR = 160.0  # metres, beyond which a ray sees no ground
 
 
 def hills(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Heights [GRID, GRID] in metres, indexed y, x: five waves of 50 to 180 m, each with a slope of 0.3 to 0.9 degrees."""
+    """Heights [GRID, GRID] in metres, indexed y, x.
+
+    They are the sum of five waves of 50 to 180 m, each with a slope of up to 0.3 to 0.9 degrees.
+    """
     y, x = np.meshgrid(np.arange(GRID), np.arange(GRID), indexing="ij")
     heights = np.zeros((GRID, GRID))
     for wanted in (1.5, 2.0, 3.0, 4.0, 5.0):
@@ -25,7 +28,9 @@ def hills(rng: np.random.Generator) -> NDArray[np.float64]:
         waves = np.round([wanted * np.cos(direction), wanted * np.sin(direction)])
         number = 2 * np.pi * waves / DOMAIN
         slope = np.deg2rad(rng.uniform(0.3, 0.9))
-        heights += slope / np.hypot(*number) * np.sin(number[0] * x + number[1] * y + rng.uniform(0, 2 * np.pi))
+        heights += (
+            slope / np.hypot(*number) * np.sin(number[0] * x + number[1] * y + rng.uniform(0, 2 * np.pi))
+        )
     return heights
 
 

@@ -1,7 +1,7 @@
 """Tiles of noise and pattern with their mip-maps, and how a ray's footprint is looked up in them.
 
-Every tile is a square of a power of two, wraps around, and lies with all its levels in one flat array, so that
-a look-up needs an offset and a number of bits and no branch.
+Every tile is a square of a power of two, wraps around, and lies with all its levels in one flat array, so
+that a look-up needs an offset and a number of bits and no branch.
 """
 
 from functools import cache
@@ -56,7 +56,8 @@ def noise(rng: np.random.Generator, size: int, exponent: float = 1.0) -> NDArray
     # Nothing finer than four texels: bilinear look-ups show no grid then.
     spectrum = np.fft.fft2(rng.standard_normal((size, size))) * radius**-exponent * (radius < size / 3)
     field: NDArray[np.float64] = np.fft.ifft2(spectrum).real
-    return field / field.std()
+    scaled: NDArray[np.float64] = field / field.std()
+    return scaled
 
 
 def mip_chain(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -66,16 +67,21 @@ def mip_chain(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
     level = tile.astype(np.float32)
     while size > 1:
         size //= 2
-        level = (level[0::2, 0::2] + level[1::2, 0::2] + level[0::2, 1::2] + level[1::2, 1::2]) * np.float32(0.25)
+        level = (level[0::2, 0::2] + level[1::2, 0::2] + level[0::2, 1::2] + level[1::2, 1::2]) * np.float32(
+            0.25
+        )
         levels.append(np.round(level).astype(np.uint8).reshape(-1, channels))
     return np.ascontiguousarray(np.concatenate(levels))
 
 
 def _to_bytes(field: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.clip(np.round(field * 255.0), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.round(field * 255.0), 0, 255).astype(np.uint8)
+    return rounded
 
 
-def _windows(rng: np.random.Generator, size: int, columns: int, rows: int, fill: float) -> NDArray[np.float64]:
+def _windows(
+    rng: np.random.Generator, size: int, columns: int, rows: int, fill: float
+) -> NDArray[np.float64]:
     """A wall with a grid of windows, each of its own brightness."""
     y, x = np.mgrid[0:size, 0:size] / size
     column, row = np.floor(x * columns).astype(int), np.floor(y * rows).astype(int)
@@ -85,7 +91,7 @@ def _windows(rng: np.random.Generator, size: int, columns: int, rows: int, fill:
     bar = np.abs(across - 0.5) < 0.025
     tint = rng.uniform(0.2, 0.55, (rows, columns))[row, column]
     blind = up - 0.5 > rng.uniform(-0.3, 0.5, (rows, columns))[row, column]
-    wall = np.repeat(1.0 + 0.05 * noise(rng, size)[..., None], 3, axis=2)
+    wall: NDArray[np.float64] = np.repeat(1.0 + 0.05 * noise(rng, size)[..., None], 3, axis=2)
     wall[frame] = (1.12, 1.1, 1.05)
     wall[glass] = tint[glass][:, None] * np.array([0.75, 0.95, 1.15])
     wall[glass & blind] = (0.85, 0.8, 0.7)
@@ -101,7 +107,7 @@ def _brick(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     column = np.floor(shifted).astype(int)
     mortar = (shifted % 1.0 < 0.07) | (y * 24 % 1.0 < 0.16)
     tone = rng.uniform(0.7, 1.15, (24, 10))[row, column]
-    wall = np.stack([tone, tone * 0.95, tone * 0.92], axis=2)
+    wall: NDArray[np.float64] = np.stack([tone, tone * 0.95, tone * 0.92], axis=2)
     wall[mortar] = 1.2
     return wall
 
@@ -112,10 +118,13 @@ def _leaves(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return np.stack([light * (1 + 0.08 * clump), light, light * 0.85], axis=2)
 
 
-def _diagonal(size: int, dark: tuple[float, float, float], light: tuple[float, float, float]) -> NDArray[np.float64]:
+def _diagonal(
+    size: int, dark: tuple[float, float, float], light: tuple[float, float, float]
+) -> NDArray[np.float64]:
     y, x = np.mgrid[0:size, 0:size] / size
     phase = (2 * (x + y)) % 1.0
-    return np.where((phase < 0.5)[..., None], np.array(dark), np.array(light))
+    tile: NDArray[np.float64] = np.where((phase < 0.5)[..., None], np.array(dark), np.array(light))
+    return tile
 
 
 def _panels(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
@@ -195,14 +204,14 @@ def sample_tone(tile: NDArray[np.uint8], bits: int, level: int, u: float, v: flo
     i0, i1 = left & mask, (left + 1) & mask
     bottom = tile[row0 + i0] * (1.0 - a) + tile[row0 + i1] * a
     top = tile[row1 + i0] * (1.0 - a) + tile[row1 + i1] * a
-    return bottom * (1.0 - b) + top * b
+    return float(bottom * (1.0 - b) + top * b)
 
 
 @inlined
 def sample_color(
     tiles: NDArray[np.uint8], first: int, bits: int, level: int, u: float, v: float
 ) -> tuple[float, float, float]:
-    """Bilinear look-up of red, green, blue in the tile that begins at `first`; u, v in texels of its finest level."""
+    """Bilinear look-up of three channels in the tile that begins at `first`; u, v as for `sample_tone`."""
     scale = 1.0 / (1 << level)
     u = u * scale - 0.5
     v = v * scale - 0.5

@@ -45,6 +45,7 @@ def write_world(
     Args:
         out: a folder that is missing, empty, or holds this very world.
         scenes: at least 2, so that both splits have one.
+        seed: another number, another world.
         image_size: width and height in pixels, 16 : 9.
         val_scenes: how many of the scenes are for validation; by default 2 of 10 and 1 of 8.
         key_frames: annotated instants of each scene, at 2 Hz.
@@ -124,12 +125,14 @@ def _checked(
     width, height = image_size
     if width < 128 or abs(width * 9 / 16 - height) > 1:
         raise InputError(
-            f"image_size must be 16 : 9 and at least 128 pixels wide, for example 800x450, got {width}x{height}"
+            f"image_size must be 16 : 9 and at least 128 pixels wide, such as 800x450, got {width}x{height}"
         )
     if key_frames < 2:
         raise InputError(f"key_frames must be at least 2, got {key_frames}")
     if sweep_hz and (sweep_hz % 2 or not 4 <= sweep_hz <= 24):
-        raise InputError(f"sweep_hz must be an even number from 4 to 24, or 0 for key frames only, got {sweep_hz}")
+        raise InputError(
+            f"sweep_hz must be an even number from 4 to 24, or 0 for key frames only, got {sweep_hz}"
+        )
     if seed < 0:
         raise InputError(f"seed must not be negative, got {seed}")
     if supersample is None:
@@ -152,7 +155,9 @@ def _prepare(out: Path, spec: WorldSpec, version: str) -> bool:
         raise InputError(f"{out} must be a folder, got a file")
     if mark.is_file():
         found = json.loads(mark.read_text())
-        different = sorted(key for key in described.keys() | found.keys() if described.get(key) != found.get(key))
+        different = sorted(
+            key for key in described.keys() | found.keys() if described.get(key) != found.get(key)
+        )
         if different:
             listed = ", ".join(f"{key} {found.get(key)} instead of {described.get(key)}" for key in different)
             raise InputError(

@@ -79,6 +79,9 @@ def test(session: nox.Session, package: str) -> None:
         _install(session, PACKAGES[package], "pytest", "hypothesis", "beartype")
         folder = package.removeprefix("bev-")
     session.run("pytest", f"tests/{folder}", *session.posargs)
+    if package == "bev-ops":
+        # torch.compile cannot trace the shape checks of tests/conftest.py.
+        session.run("pytest", "tests/ops/test_native_torch.py", *session.posargs, env={"BEV_TYPECHECK": "0"})
 
 
 @nox.session(python=MAIN_PYTHON)

@@ -35,7 +35,7 @@ def train(variant: str, seed: int, options: argparse.Namespace) -> dict[str, flo
         "trainer.max_steps": options.steps,
         "trainer.check_val_every_n_epoch": "null",
         "trainer.val_check_interval": options.steps,
-        "pictures.samples": 0,
+        "pictures.count": 0,
     }
     arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     start = time.perf_counter()

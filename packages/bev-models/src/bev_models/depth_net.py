@@ -107,7 +107,8 @@ class DeformableConv(nn.Module):
         finite = offset.nan_to_num()
         with torch.autocast(x.device.type, enabled=False):
             convolved: Tensor = deform_conv2d(x.float(), finite, self.weight.float(), padding=1)
-        return convolved + (offset - finite).sum(dim=1, keepdim=True)
+        broken: Tensor = (offset - finite).sum(dim=1, keepdim=True)
+        return convolved + broken
 
 
 class DepthNet(nn.Module):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bev_data.synthetic.jit import kernel
 from bev_data.synthetic.shading import MAP_BITS, MAP_TEXEL
-from bev_data.synthetic.textures import DETAIL_BITS, mip_chain, textures
+from bev_data.synthetic.textures import DETAIL_BITS, mip_chain, packed, textures
 
 LANE = 3.4  # metres
 PARKING = 2.6
@@ -185,8 +185,8 @@ def paint_ground(
     shadows: NDArray[np.float64],
     dark: float,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The ground's picture [texels of all levels, 3], and the mask of where one may drive [size, size]."""
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+    """The ground's picture with all its levels, packed, and the mask of where one may drive."""
     size = 1 << MAP_BITS
     picture = np.empty((size, size, 3), np.uint8)
     drivable = np.empty((size, size), np.uint8)
@@ -197,4 +197,4 @@ def paint_ground(
     paint_surfaces(textures().detail, np.array(roads), tones, picture, drivable)
     paint_patches(patches, picture)
     paint_shadows(shadows, dark, picture)
-    return mip_chain(picture), drivable
+    return packed(mip_chain(picture)), drivable

@@ -58,7 +58,7 @@ class Scene:
     ego: Motion
     heights: NDArray[np.float64]
     steepest: float
-    ground: NDArray[np.uint8]
+    ground: NDArray[np.uint32]
     drivable: NDArray[np.uint8]
     geometry: Geometry
     users: tuple[RoadUser, ...]

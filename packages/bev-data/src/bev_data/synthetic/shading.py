@@ -94,7 +94,7 @@ def cast_shadows(
 
 @inlined
 def ground_color(
-    ground: NDArray[np.uint8],
+    ground: NDArray[np.uint32],
     detail: NDArray[np.uint8],
     x: float, y: float,
     along_x: float, along_y: float,
@@ -105,9 +105,8 @@ def ground_color(
     Waves longer than a texel of the map come from the map, shorter ones from the noise tile, which fades
     out where the footprint has outgrown them.
     """
-    looks = 1
-    while looks < 3 and along > 2.0 * looks * max(across, 0.7 * MAP_TEXEL):
-        looks += 1
+    width = 2.0 * max(across, 0.7 * MAP_TEXEL)
+    looks = 1 + int(along > width) + int(along > 2.0 * width)
     part = along / looks
     level = level_of(max(across, part) / MAP_TEXEL, MAP_BITS)
     red, green, blue = 0.0, 0.0, 0.0
@@ -117,9 +116,7 @@ def ground_color(
         r, g, b = sample_color(ground, 0, MAP_BITS, level, px * (1.0 / MAP_TEXEL), py * (1.0 / MAP_TEXEL))
         red, green, blue = red + r, green + g, blue + b
     factor = UNIT / looks
-    looks = 1
-    while looks < 3 and along > 2.0 * looks * across:
-        looks += 1
+    looks = 1 + int(along > 2.0 * across) + int(along > 4.0 * across)
     part = along / looks
     size = max(across, part)
     strength = ROUGHNESS * min(1.0, 2.0 - size / MAP_TEXEL)
@@ -175,7 +172,7 @@ def face_color(
     v_axis: NDArray[np.float64],
     look: NDArray[np.float64],
     color: NDArray[np.float64],
-    atlas: NDArray[np.uint8],
+    atlas: NDArray[np.uint32],
     tile_size: NDArray[np.float64],
     detail: NDArray[np.uint8],
     wx: float, wy: float, wz: float,
@@ -229,10 +226,10 @@ def shade_picture(
     face_v: NDArray[np.float64],
     face_paint: NDArray[np.float64],
     face_look: NDArray[np.float64],
-    atlas: NDArray[np.uint8],
+    atlas: NDArray[np.uint32],
     tile_size: NDArray[np.float64],
     detail: NDArray[np.uint8],
-    ground: NDArray[np.uint8],
+    ground: NDArray[np.uint32],
     heights: NDArray[np.float64],
     nearness: NDArray[np.float32],
     face: NDArray[np.int32],

@@ -15,6 +15,7 @@ from bev_data.synthetic.jit import inlined
 DETAIL_BITS = 9
 DETAIL_TEXEL = 0.02  # metres: waves from 4 cm to 10 m
 PATTERN_BITS = 8
+PAIR = 0xFF00FF  # red and blue of a packed texel
 PATTERN_TEXELS = ((4 << (2 * PATTERN_BITS)) - 1) // 3  # of all levels
 
 # Patterns by name: index into the atlas, and the side of one tile in metres.
@@ -36,12 +37,12 @@ class Textures(NamedTuple):
 
     Attributes:
         detail: noise with equal energy per octave, all levels in a row.
-        atlas: [patterns * PATTERN_TEXELS, 3], one pattern after the other.
+        atlas: [patterns * PATTERN_TEXELS] packed colours, one pattern after the other.
         tile_size: [patterns] metres.
     """
 
     detail: NDArray[np.uint8]
-    atlas: NDArray[np.uint8]
+    atlas: NDArray[np.uint32]
     tile_size: NDArray[np.float64]
 
 
@@ -165,19 +166,23 @@ def textures() -> Textures:
         "shops": _windows(rng, size, 3, 3, 0.78),
     }
     # A texel of 170 is the factor 1, which leaves room for highlights up to 1.5.
-    atlas = np.concatenate([mip_chain(_to_bytes(tiles[name] / 1.5)) for name in PATTERNS])
+    atlas = np.concatenate([packed(mip_chain(_to_bytes(tiles[name] / 1.5))) for name in PATTERNS])
     detail = mip_chain(_to_bytes(0.5 + 0.19 * noise(rng, 1 << DETAIL_BITS))[..., None])[:, 0]
     return Textures(detail, atlas, np.array([side for _, side in PATTERNS.values()]))
+
+
+def packed(texels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Red, green, blue [texels, 3] in one number each, red lowest: one read instead of three."""
+    wide = texels.astype(np.uint32)
+    return wide[:, 0] | wide[:, 1] << np.uint32(8) | wide[:, 2] << np.uint32(16)
 
 
 @inlined
 def level_of(ratio: float, bits: int) -> int:
     """Mip level whose texel is nearest to the footprint, given as a multiple of the finest texel."""
-    level = 0
-    while ratio > 1.41421356 and level < bits:
-        ratio *= 0.5
-        level += 1
-    return level
+    # log2, rounded: the exponent of a double stands in its upper 12 bits.
+    level = (np.float64(ratio * 1.41421356).view(np.int64) >> 52) - 1023
+    return min(max(level, 0), bits)
 
 
 @inlined
@@ -209,7 +214,7 @@ def sample_tone(tile: NDArray[np.uint8], bits: int, level: int, u: float, v: flo
 
 @inlined
 def sample_color(
-    tiles: NDArray[np.uint8], first: int, bits: int, level: int, u: float, v: float
+    tiles: NDArray[np.uint32], first: int, bits: int, level: int, u: float, v: float
 ) -> tuple[float, float, float]:
     """Bilinear look-up of three channels in the tile that begins at `first`; u, v as for `sample_tone`."""
     scale = 1.0 / (1 << level)
@@ -223,9 +228,18 @@ def sample_color(
     row0 = start + ((low & mask) << side_bits)
     row1 = start + (((low + 1) & mask) << side_bits)
     i0, i1 = left & mask, (left + 1) & mask
-    w00, w01, w10, w11 = (1.0 - a) * (1.0 - b), a * (1.0 - b), (1.0 - a) * b, a * b
-    p00, p01, p10, p11 = row0 + i0, row0 + i1, row1 + i0, row1 + i1
-    red = tiles[p00, 0] * w00 + tiles[p01, 0] * w01 + tiles[p10, 0] * w10 + tiles[p11, 0] * w11
-    green = tiles[p00, 1] * w00 + tiles[p01, 1] * w01 + tiles[p10, 1] * w10 + tiles[p11, 1] * w11
-    blue = tiles[p00, 2] * w00 + tiles[p01, 2] * w01 + tiles[p10, 2] * w10 + tiles[p11, 2] * w11
-    return red, green, blue
+    # Weights in 256ths: then the products of two channels fit side by side into one integer.
+    wa, wb = int(a * 256.0), int(b * 256.0)
+    w11 = (wa * wb) >> 8
+    w01, w10 = wa - w11, wb - w11
+    w00 = 256 - wa - wb + w11
+    p00, p01, p10, p11 = (
+        int(tiles[row0 + i0]),
+        int(tiles[row0 + i1]),
+        int(tiles[row1 + i0]),
+        int(tiles[row1 + i1]),
+    )
+    outer = (p00 & PAIR) * w00 + (p01 & PAIR) * w01 + (p10 & PAIR) * w10 + (p11 & PAIR) * w11
+    green = ((p00 >> 8) & 255) * w00 + ((p01 >> 8) & 255) * w01 + ((p10 >> 8) & 255) * w10
+    green += ((p11 >> 8) & 255) * w11
+    return (outer & 65535) * (1.0 / 256.0), green * (1.0 / 256.0), (outer >> 16) * (1.0 / 256.0)

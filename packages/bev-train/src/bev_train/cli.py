@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from bev_train.commands import COMMANDS, describe_config, shipped_configs
+from bev_train.commands import COMMANDS, describe_config, shipped_configs, split_configs
 from bev_train.errors import InputError, NonFiniteError, explain
 
 
@@ -67,6 +67,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if command in others:
         others[command](rest)
     elif command in COMMANDS:
+        # A mistyped config is told before the long import.
+        split_configs(rest)
         from bev_train.runner import run
 
         run(arguments)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, DistributedSampler
@@ -281,4 +282,6 @@ class DetectionDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=trainer is not None and isinstance(trainer.accelerator, CUDAAccelerator),
+            # Its own, so that starting a loader leaves the chance of dropout alone.
+            generator=torch.Generator().manual_seed(self.seed),
         )

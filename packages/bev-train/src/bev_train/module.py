@@ -1,7 +1,7 @@
 """The detector as a Lightning module: losses, optimiser, and what a validation step yields."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -164,16 +164,9 @@ class DetectionModule(LightningModule):
             name: value.shape for name, value in ours.items()
         }:
             return
-        here = _flatten(dataclasses.asdict(self.detector.config))
-        there = _flatten(checkpoint.get("detector", {}))
-        differing = [
-            f"model.detector.{key} is {here.get(key)} here and {there.get(key)} there"
-            for key in sorted(here.keys() | there.keys())
-            if here.get(key) != there.get(key)
-        ]
-        raise InputError(
-            f"the checkpoint holds another detector: {'; '.join(differing) or 'names of weights differ'}"
-        )
+        here, there = dataclasses.asdict(self.detector.config), checkpoint.get("detector", {})
+        differences = "; ".join(_differences(here, there, "model.detector")) or "names of weights differ"
+        raise InputError(f"the checkpoint holds another detector: {differences}")
 
     def _losses(self, batch: Batch, predictions: Predictions) -> dict[str, Tensor]:
         check_predictions(predictions, self, batch)
@@ -205,9 +198,10 @@ class DetectionModule(LightningModule):
             )
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Join the keys of nested mappings by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+def _differences(here: Any, there: Any, name: str) -> Iterator[str]:
+    """Say where two settings, nested mappings perhaps, differ."""
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        for key in sorted(here.keys() | there.keys()):
+            yield from _differences(here.get(key), there.get(key), f"{name}.{key}")
+    elif here != there:
+        yield f"{name} is {here} here and {there} there"

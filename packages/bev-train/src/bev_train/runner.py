@@ -26,6 +26,10 @@ _EXPECTED_WARNINGS = (
     r"Checkpoint directory .* exists and is not empty",
     # Only `fit` keeps checkpoints.
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+    # Lightning 2.6 with jsonargparse 4.49 and later.
+    r"\s*By default only one JsonargparseDeprecationWarning per type is shown",
+    r"\s*``instantiate_classes`` was deprecated",
+    r"\s*skip_none parameter was deprecated",
     # Lightning 2.6 with torch 2.14.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
@@ -48,6 +52,7 @@ class BevCLI(LightningCLI):
         Raises:
             InputError: if keys or values are wrong.
         """
+        self.command = command
         self.config_files = configs
         self.options = options
         files = [f"--config={path}" for path in configs]
@@ -55,9 +60,7 @@ class BevCLI(LightningCLI):
             DetectionModule,
             DetectionDataModule,
             parser_class=ArgumentParser,
-            parser_kwargs={
-                name: {"description": f"{text[0].upper()}{text[1:]}."} for name, text in COMMANDS.items()
-            },
+            parser_kwargs={command: {"description": COMMANDS[command].capitalize() + "."}},
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
@@ -65,16 +68,18 @@ class BevCLI(LightningCLI):
             args=[command, *files, *options],
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Commands of the trainer, and their arguments that are none of the user's."""
-        common = {"model", "datamodule", "dataloaders", "weights_only"}
-        return {
-            "fit": common | {"train_dataloaders", "val_dataloaders"},
-            "validate": common | {"verbose"},
-            "test": common | {"verbose"},
-            "predict": common | {"return_predictions"},
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that runs, and the trainer's arguments to it that are none of the user's.
+
+        The parser of each command takes a second to build, so there is only this one.
+        """
+        skipped = {
+            "fit": {"train_dataloaders", "val_dataloaders"},
+            "validate": {"dataloaders", "verbose"},
+            "test": {"dataloaders", "verbose"},
+            "predict": {"dataloaders", "return_predictions"},
         }
+        return {self.command: {"model", "datamodule", "weights_only", *skipped[self.command]}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the output folder, the moving average and the settings of the callbacks."""
@@ -96,6 +101,7 @@ class BevCLI(LightningCLI):
         # The detector's configuration is the one place where frames and classes are stated.
         parser.link_arguments("model.detector.frames", "data.history.frames", compute_fn=_frames_before)
         parser.link_arguments("model.detector.head.tasks", "data.classes", compute_fn=_flatten_tasks)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse unknown keys by their full name, then parse."""
@@ -149,17 +155,21 @@ class BevCLI(LightningCLI):
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train."""
+        self.trainer.fit(**kwargs, weights_only=True)
+
     def predict(self, **kwargs: Any) -> None:
         """Predict; callbacks keep what is needed, so nothing piles up in memory."""
-        self.trainer.predict(**kwargs, return_predictions=False)
+        self.trainer.predict(**kwargs, return_predictions=False, weights_only=True)
 
     def validate(self, **kwargs: Any) -> None:
         """Validate; the score table replaces Lightning's list of all metrics."""
-        self.trainer.validate(**kwargs, verbose=False)
+        self.trainer.validate(**kwargs, verbose=False, weights_only=True)
 
     def test(self, **kwargs: Any) -> None:
         """Test; the score table replaces Lightning's list of all metrics."""
-        self.trainer.test(**kwargs, verbose=False)
+        self.trainer.test(**kwargs, verbose=False, weights_only=True)
 
     def _loggers(self, output: Path) -> list[Logger] | bool:
         scores = CSVLogger(str(output), name="csv")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from bev_data.synthetic.layout import KINDS
 from bev_data.synthetic.motion import to_quaternion
-from bev_data.synthetic.rig import LIDAR
+from bev_data.synthetic.rig import LIDAR, Camera
 from bev_data.synthetic.scene import KEY_PERIOD, Pose, Scene, build_scene
-from bev_data.synthetic.sensors import View, render, scan
+from bev_data.synthetic.sensors import photograph, render, scan
 from bev_data.synthetic.tables import (
     LOCATIONS,
     Row,
@@ -103,8 +103,10 @@ class _Recorder:
         for key in range(self.spec.key_frames):
             for sweep in range(-between if key else 0, 0):
                 micros = round((key + sweep / (between + 1)) * KEY_PERIOD * 1e6)
-                for index in range(len(scene.rig.cameras)):
-                    self._image(streams, index, micros, key, is_key=False)
+                for camera in scene.rig.cameras:
+                    at = micros + camera.delay
+                    image = photograph(scene, camera, at / 1e6, supersample=self.spec.supersample)
+                    self._image(streams, image, camera, at, key, is_key=False)
                 advance(len(scene.rig.cameras))
             self._key_frame(streams, tracks, key)
             advance(len(scene.rig.cameras))
@@ -118,9 +120,11 @@ class _Recorder:
     def _key_frame(self, streams: dict[str, list[Row]], tracks: dict[int, list[Row]], key: int) -> None:
         scene = self.scene
         micros = round(key * KEY_PERIOD * 1e6)
-        views = [
-            self._image(streams, index, micros, key, is_key=True) for index in range(len(scene.rig.cameras))
-        ]
+        views = []
+        for camera in scene.rig.cameras:
+            at = micros + camera.delay
+            views.append(render(scene, camera, at / 1e6, supersample=self.spec.supersample))
+            self._image(streams, views[-1].image, camera, at, key, is_key=True)
         points, hit = scan(scene, micros / 1e6)
         name = f"samples/{LIDAR}/{self.log}__{LIDAR}__{self.start + micros}.pcd.bin"
         _write(self.root / name, points.tobytes())
@@ -152,18 +156,21 @@ class _Recorder:
             tracks[index].append(row)
 
     def _image(
-        self, streams: dict[str, list[Row]], number: int, micros: int, key: int, *, is_key: bool
-    ) -> View:
-        camera = self.scene.rig.cameras[number]
-        micros += camera.delay
-        view = render(self.scene, camera, micros / 1e6, supersample=self.spec.supersample, count=is_key)
+        self,
+        streams: dict[str, list[Row]],
+        image: NDArray[np.uint8],
+        camera: Camera,
+        micros: int,
+        key: int,
+        *,
+        is_key: bool,
+    ) -> None:
         folder = "samples" if is_key else "sweeps"
         name = f"{folder}/{camera.channel}/{self.log}__{camera.channel}__{self.start + micros}.jpg"
         encoded = io.BytesIO()
-        Image.fromarray(view.image).save(encoded, "JPEG", quality=JPEG_QUALITY)
+        Image.fromarray(image).save(encoded, "JPEG", quality=JPEG_QUALITY)
         _write(self.root / name, encoded.getvalue())
         streams[camera.channel].append(self._sample_data(camera.channel, name, micros, key, is_key=is_key))
-        return view
 
     def _sample_data(self, channel: str, name: str, micros: int, key: int, *, is_key: bool) -> Row:
         identity = self.token("data", channel, micros)

@@ -15,9 +15,11 @@ from bev_data.synthetic.ground import (
     paint_ground,
     shadow_outlines,
 )
-from bev_data.synthetic.layout import Layout, RoadUser, plan
+from bev_data.synthetic.layout import Layout, RoadUser
 from bev_data.synthetic.motion import Motion, yaw_rotation
+from bev_data.synthetic.planning import plan
 from bev_data.synthetic.rig import Rig, build_rig
+from bev_data.synthetic.shading import surfaces
 from bev_data.synthetic.solids import Geometry, assemble
 from bev_data.synthetic.terrain import ground_height, hills
 
@@ -47,6 +49,10 @@ class Scene:
         balls: [models, 2] height of the middle and radius of a ball around each model.
         still: [models, 5] x, y, z, cos(yaw), sin(yaw) at time 0.
         moving: indices of the users that move.
+        moving_faces: their faces.
+        owner: [faces + 1] road user of each face, -1 for scenery; the last, -1 too, serves face -1, which is
+            none.
+        surface: what `shading.surfaces` gives at time 0.
         light: as `shading.shade_picture` takes it.
         shadow_depth: which part of the light a shadow takes.
         sway: [4, 3] amplitude, frequency and phase of the ego's pitch (two waves) and roll (two waves).
@@ -66,6 +72,9 @@ class Scene:
     outline: NDArray[np.float64]
     still: NDArray[np.float64]
     moving: tuple[int, ...]
+    moving_faces: NDArray[np.int64]
+    owner: NDArray[np.int32]
+    surface: NDArray[np.float64]
     light: NDArray[np.float64]
     shadow_depth: float
     sway: NDArray[np.float64]
@@ -86,6 +95,12 @@ class Scene:
         user = self.users[index]
         x, y, yaw = user.motion.at(t)
         return np.array([x, y, _footing(self.heights, x, y, yaw, user.size), np.cos(yaw), np.sin(yaw)])
+
+    def surfaces(self, poses: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Every face as shading needs it, with the models at `poses`."""
+        surface = self.surface.copy()
+        surface[self.moving_faces] = surfaces(self.geometry, self.moving_faces, poses, self.light)
+        return surface
 
     def poses(self, t: float) -> NDArray[np.float64]:
         """[models, 5] at a time."""
@@ -138,6 +153,7 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
         x, y, yaw = thing.place
         still[index] = x, y, ground_height(heights, x, y)[0], np.cos(yaw), np.sin(yaw)
     moving = tuple(k for k, user in enumerate(layout.users) if user.motion.moves(duration))
+    model_of_face = geometry.solid_model[geometry.face_solid]
     fixed = np.setdiff1d(np.arange(models), moving)
     outline = np.concatenate([low, high], axis=1)
     # Below the ground nothing throws a shadow.
@@ -166,6 +182,9 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
         outline=outline,
         still=still,
         moving=moving,
+        moving_faces=np.flatnonzero(np.isin(model_of_face, moving)),
+        owner=np.append(np.where(model_of_face < len(layout.users), model_of_face, -1), -1).astype(np.int32),
+        surface=surfaces(geometry, np.arange(len(model_of_face)), still, light),
         light=light,
         shadow_depth=_shadow_depth(light),
         sway=_sway(rng),

@@ -51,20 +51,40 @@ def camera_pose(scene: Scene, camera: Camera, t: float) -> Pose:
     return Pose(ego.rotation @ camera.rotation, ego.rotation @ camera.translation + ego.translation)
 
 
-def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1, count: bool = True) -> View:
-    """Take a picture.
+def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1) -> View:
+    """Take a picture, with the depth and the road user of every pixel.
 
-    Of the arguments:
+    Args:
+        scene: what there is to see.
+        camera: one of the scene's rig.
         t: seconds after the first key frame.
-        supersample: looks per pixel in each direction. With more than one, `depth` and `user` are those of
-        the look
-            nearest to the pixel's centre.
-        count: whether to count pixels per road user.
+        supersample: rays per pixel in each direction. With more than one, `depth` and `user` are those of the
+            ray nearest to the pixel's centre.
     """
-    n = supersample
+    image, nearness, face, alone = _expose(scene, camera, t, supersample, count=True)
+    middle = slice(supersample // 2, None, supersample)
+    seen = np.zeros(len(scene.users), np.int64)
+    count_owners(face, scene.owner, seen)
+    with np.errstate(divide="ignore"):
+        depth = 1.0 / nearness[middle, middle]
+    return View(image, depth, scene.owner[face[middle, middle]], alone, seen)
+
+
+def photograph(scene: Scene, camera: Camera, t: float, *, supersample: int = 1) -> NDArray[np.uint8]:
+    """Only the image of `render`, in less time."""
+    return _expose(scene, camera, t, supersample, count=False)[0]
+
+
+def _expose(
+    scene: Scene, camera: Camera, t: float, n: int, *, count: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    """Image; 1 / depth and face of every ray; rays that would meet each road user if it were alone."""
     rows, columns = camera.height * n, camera.width * n
     pose = camera_pose(scene, camera, t)
-    focal, cx, cy = camera.focal * n, (camera.cx + 0.5) * n - 0.5, (camera.cy + 0.5) * n - 0.5
+    view = (
+        pose.rotation, pose.translation, camera.focal * n,
+        (camera.cx + 0.5) * n - 0.5, (camera.cy + 0.5) * n - 0.5,
+    )  # fmt: skip
     poses = scene.poses(t)
     nearness = np.zeros((rows, columns), np.float32)
     face = np.full((rows, columns), -1, np.int32)
@@ -72,37 +92,23 @@ def render(scene: Scene, camera: Camera, t: float, *, supersample: int = 1, coun
     alone = np.zeros(len(poses), np.int64)
     g = scene.geometry
     draw_solids(
-        pose.rotation, pose.translation, focal, cx, cy, poses, scene.balls, g.solid_model, g.solid_face,
-        g.solid_low, g.solid_high, g.face_plane, nearness, face, stamp, alone,
+        *view, poses, scene.balls, g.solid_model, g.solid_face, g.solid_low, g.solid_high, g.face_plane,
+        nearness, face, stamp, alone,
     )  # fmt: skip
-    trace_ground(
-        scene.heights, scene.steepest, pose.rotation, pose.translation, focal, cx, cy, nearness, face
-    )
+    trace_ground(scene.heights, scene.steepest, *view, nearness, face)
     shade = np.ones((rows, columns), np.float32)
-    moving = np.array(scene.moving, np.int64)
-    if len(moving):
+    if scene.moving:
+        moving = np.array(scene.moving)
         outline = scene.outline[moving]
         shadows = shadow_outlines(poses[moving], outline[:, :3], outline[:, 3:], scene.light[:3])
-        cast_shadows(
-            pose.rotation, pose.translation, focal, cx, cy, shadows, scene.shadow_depth, nearness, face, shade
-        )
+        cast_shadows(*view, shadows, scene.shadow_depth, nearness, face, shade)
     image = np.empty((camera.height, camera.width, 3), np.uint8)
     tiles = textures()
-    gain = _gain(scene, camera, t)
     shade_picture(
-        pose.rotation, pose.translation, focal, cx, cy, gain, scene.light, poses, g.solid_model, g.face_solid,
-        g.face_plane, g.face_u, g.face_v, g.face_color, g.face_look, tiles.atlas, tiles.tile_size,
+        *view, _gain(scene, camera, t), scene.light, scene.surfaces(poses), tiles.atlas, tiles.tile_size,
         tiles.detail, scene.ground, scene.heights, nearness, face, shade, n, image,
     )  # fmt: skip
-    middle = slice(n // 2, None, n)
-    users = len(scene.users)
-    owner = _owners(scene)
-    seen = np.zeros(users, np.int64)
-    if count:
-        count_owners(face, owner, seen)
-    with np.errstate(divide="ignore"):
-        depth = 1.0 / nearness[middle, middle]
-    return View(image, depth, owner[face[middle, middle]], alone[:users], seen)
+    return image, nearness, face, alone[: len(scene.users)]
 
 
 def scan(scene: Scene, t: float) -> Scan:
@@ -123,14 +129,7 @@ def scan(scene: Scene, t: float) -> Scan:
     ring = np.broadcast_to(np.arange(BEAMS), hit.shape)[hit]
     brightness = np.where(face[hit] >= 0, g.face_color.mean(axis=1)[face[hit]], 0.3)
     intensity = np.clip(255.0 * brightness / (1.0 + distance[hit] / 15.0), 1.0, 255.0).round()
-    return Scan(np.column_stack([place, intensity, ring]).astype(np.float32), _owners(scene)[face[hit]])
-
-
-def _owners(scene: Scene) -> NDArray[np.int32]:
-    """Road user of each face, -1 for scenery; one more at the end, -1 too, so that no face (-1) has none."""
-    g = scene.geometry
-    owner = g.solid_model[g.face_solid]
-    return np.append(np.where(owner < len(scene.users), owner, -1), -1).astype(np.int32)
+    return Scan(np.column_stack([place, intensity, ring]).astype(np.float32), scene.owner[face[hit]])
 
 
 def _gain(scene: Scene, camera: Camera, t: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bev_data.synthetic.jit import inlined, kernel
+from bev_data.synthetic.solids import Geometry
 from bev_data.synthetic.terrain import DOMAIN, ground_height
 from bev_data.synthetic.textures import (
     DETAIL_BITS,
@@ -45,8 +46,7 @@ def cast_shadows(
 
     Of the arguments:
         shadows: [models, 22] six half planes nx, ny, c of a convex outline in x, y; then its middle x, y, z
-        and
-            its radius.
+            and its radius.
         dark: which part of the light the shadow takes.
     """
     rows, columns = nearness.shape
@@ -64,8 +64,8 @@ def cast_shadows(
         if z < -radius or z > 60.0:
             continue
         near = max(z - radius, 1.0)
-        # The outline is flat: above and below its middle there is little of it.
-        tall = 0.25 * radius + 0.5
+        # The outline is as flat as the ground: above and below its middle there is little of it.
+        tall = 0.12 * radius + 0.25
         left, right = 0, columns - 1
         top, bottom = 0, rows - 1
         if z > radius + 1.0:
@@ -105,10 +105,9 @@ def ground_color(
     Waves longer than a texel of the map come from the map, shorter ones from the noise tile, which fades
     out where the footprint has outgrown them.
     """
-    width = 2.0 * max(across, 0.7 * MAP_TEXEL)
-    looks = 1 + int(along > width) + int(along > 2.0 * width)
+    looks = 1 + int(along > 2.0 * max(across, 0.7 * MAP_TEXEL))
     part = along / looks
-    level = level_of(max(across, part) / MAP_TEXEL, MAP_BITS)
+    level = level_of((max(across, part) * (1.0 / MAP_TEXEL)) ** 2, MAP_BITS)
     red, green, blue = 0.0, 0.0, 0.0
     for look in range(looks):
         shift = part * (look + 0.5) - 0.5 * along
@@ -121,15 +120,14 @@ def ground_color(
     size = max(across, part)
     strength = ROUGHNESS * min(1.0, 2.0 - size / MAP_TEXEL)
     if strength > 0.0:
-        level = level_of(size * (1.0 / DETAIL_TEXEL), DETAIL_BITS)
+        level = level_of((size * (1.0 / DETAIL_TEXEL)) ** 2, DETAIL_BITS)
         tone = 0.0
         for look in range(looks):
             shift = part * (look + 0.5) - 0.5 * along
-            px, py = (
-                (x + shift * along_x) * (1.0 / DETAIL_TEXEL),
-                (y + shift * along_y) * (1.0 / DETAIL_TEXEL),
+            px, py = x + shift * along_x, y + shift * along_y
+            tone += sample_tone(
+                detail, DETAIL_BITS, level, px * (1.0 / DETAIL_TEXEL), py * (1.0 / DETAIL_TEXEL)
             )
-            tone += sample_tone(detail, DETAIL_BITS, level, px, py)
         factor *= 1.0 + strength * (tone / (looks * 127.5) - 1.0)
     return red * factor, green * factor, blue * factor
 
@@ -162,49 +160,54 @@ def sky_color(
     )
 
 
+def surfaces(
+    geometry: Geometry, faces: NDArray[np.int64], poses: NDArray[np.float64], light: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What shading needs to know of each face, in the world's frame: [faces, 16].
+
+    Columns: 0 to 2 normal; 3 to 6 and 7 to 10 texture axes u and v with their offsets, metres; 11 to 13
+    colour in its light; 14 contrast of the noise; 15 pattern.
+    """
+    pose = poses[geometry.solid_model[geometry.face_solid[faces]]]
+    cos, sin = pose[:, 3], pose[:, 4]
+
+    def turned(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y, z = axis[:, 0], axis[:, 1], axis[:, 2]
+        return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1)
+
+    normal, u, v = (turned(axes[faces]) for axes in (geometry.face_plane, geometry.face_u, geometry.face_v))
+    offset_u = geometry.face_u[faces, 3] - np.sum(u * pose[:, :3], axis=1)
+    offset_v = geometry.face_v[faces, 3] - np.sum(v * pose[:, :3], axis=1)
+    lit = light[4] * (0.85 + 0.15 * normal[:, 2]) + light[3] * np.maximum(0.0, normal @ light[:3])
+    lit += geometry.face_look[faces, 1] * np.maximum(0.0, 1.0 - lit)
+    color = geometry.face_color[faces] * lit[:, None]
+    return np.column_stack([normal, u, offset_u, v, offset_v, color, geometry.face_look[faces][:, [0, 2]]])
+
+
 @inlined
 def face_color(
-    light: NDArray[np.float64],
+    surface: NDArray[np.float64],
     one: int,
-    cos: float, sin: float,
-    plane: NDArray[np.float64],
-    u_axis: NDArray[np.float64],
-    v_axis: NDArray[np.float64],
-    look: NDArray[np.float64],
-    color: NDArray[np.float64],
     atlas: NDArray[np.uint32],
     tile_size: NDArray[np.float64],
     detail: NDArray[np.uint8],
-    wx: float, wy: float, wz: float,
-    dx: float, dy: float, dz: float,
-    step: float,
+    x: float, y: float, z: float,
+    area: float,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """Colour of face `one` at w, relative to its model's place, seen along d under `step` metres a pixel.
-
-    Arrays are read by index and never sliced: a slice counts references, which threads would fight over.
-    """
-    x, y = cos * wx + sin * wy, cos * wy - sin * wx
-    s = u_axis[one, 0] * x + u_axis[one, 1] * y + u_axis[one, 2] * wz + u_axis[one, 3]
-    t = v_axis[one, 0] * x + v_axis[one, 1] * y + v_axis[one, 2] * wz + v_axis[one, 3]
-    nx, ny, nz = (
-        cos * plane[one, 0] - sin * plane[one, 1],
-        sin * plane[one, 0] + cos * plane[one, 1],
-        plane[one, 2],
-    )
-    slant = -(nx * dx + ny * dy + nz * dz) / np.sqrt(dx * dx + dy * dy + dz * dz)
-    size = step / np.sqrt(max(slant, 0.05))
-    level = level_of(size * (1.0 / DETAIL_TEXEL), DETAIL_BITS)
+    """Colour of face `one` at a place of the world, over a footprint of `area` square metres."""
+    s = surface[one, 3] * x + surface[one, 4] * y + surface[one, 5] * z + surface[one, 6]
+    t = surface[one, 7] * x + surface[one, 8] * y + surface[one, 9] * z + surface[one, 10]
+    level = level_of(area * (1.0 / DETAIL_TEXEL**2), DETAIL_BITS)
     tone = sample_tone(detail, DETAIL_BITS, level, s * (1.0 / DETAIL_TEXEL), t * (1.0 / DETAIL_TEXEL))
-    sun = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
-    lit = light[4] * (0.85 + 0.15 * nz) + light[3] * sun
-    lit += look[one, 1] * max(0.0, 1.0 - lit)
-    lit *= 1.0 + look[one, 0] * (tone / 127.5 - 1.0)
-    red, green, blue = color[one, 0] * lit, color[one, 1] * lit, color[one, 2] * lit
-    pattern = int(look[one, 2])
+    lit = 1.0 + surface[one, 14] * (tone * (1.0 / 127.5) - 1.0)
+    red, green, blue = surface[one, 11] * lit, surface[one, 12] * lit, surface[one, 13] * lit
+    pattern = int(surface[one, 15])
     if pattern > 0:
-        texel = tile_size[pattern] / (1 << PATTERN_BITS)
-        level = level_of(size / texel, PATTERN_BITS)
-        pr, pg, pb = sample_color(atlas, pattern * PATTERN_TEXELS, PATTERN_BITS, level, s / texel, t / texel)
+        texels = (1 << PATTERN_BITS) / tile_size[pattern]
+        level = level_of(area * texels * texels, PATTERN_BITS)
+        pr, pg, pb = sample_color(
+            atlas, pattern * PATTERN_TEXELS, PATTERN_BITS, level, s * texels, t * texels
+        )
         red, green, blue = red * pr * UNIT, green * pg * UNIT, blue * pb * UNIT
     return red, green, blue
 
@@ -218,14 +221,7 @@ def shade_picture(
     cy: float,
     gain: float,
     light: NDArray[np.float64],
-    poses: NDArray[np.float64],
-    solid_model: NDArray[np.int32],
-    face_solid: NDArray[np.int32],
-    face_plane: NDArray[np.float64],
-    face_u: NDArray[np.float64],
-    face_v: NDArray[np.float64],
-    face_paint: NDArray[np.float64],
-    face_look: NDArray[np.float64],
+    surface: NDArray[np.float64],
     atlas: NDArray[np.uint32],
     tile_size: NDArray[np.float64],
     detail: NDArray[np.uint8],
@@ -243,9 +239,10 @@ def shade_picture(
     at edges is every ray coloured and the mean taken.
 
     Of the arguments:
-        light: sun x, y, z; strength of sun, of sky light, exposure; horizon r, g, b; zenith r, g, b;
-        clouds; drift.
         gain: exposure of this one picture.
+        light: sun x, y, z; strength of sun, of sky light, exposure; horizon r, g, b; zenith r, g, b;
+            clouds; drift.
+        surface: as `surfaces` makes it.
     """
     rows, columns = picture.shape[0], picture.shape[1]
     rays = samples * samples
@@ -253,58 +250,56 @@ def shade_picture(
     for row in range(rows):
         for column in range(columns):
             i, j = column * samples, row * samples
-            one, mean = face[j, i], nearness[j, i]
             looks = 1
-            for ray in range(1, rays):
-                other = nearness[j + ray // samples, i + ray % samples]
-                if face[j + ray // samples, i + ray % samples] != one or (other == 0.0) != (mean == 0.0):
-                    looks = rays
-                    break
+            for jj in range(j, j + samples):
+                for ii in range(i, i + samples):
+                    if face[jj, ii] != face[j, i] or (nearness[jj, ii] == 0.0) != (nearness[j, i] == 0.0):
+                        looks = rays
             red, green, blue = 0.0, 0.0, 0.0
-            for ray in range(looks):
-                jj, ii = j + ray // samples, i + ray % samples
-                one, near, lit = face[jj, ii], nearness[jj, ii], shade[jj, ii]
-                pixel_i, pixel_j, width = float(ii), float(jj), 1.0
+            jj, ii = j, i - 1
+            for _ in range(looks):
+                ii += 1
+                if ii == i + samples:
+                    jj, ii = jj + 1, i
+                one, near, lit = face[jj, ii], float(nearness[jj, ii]), float(shade[jj, ii])
+                ray_i, ray_j, width = float(ii), float(jj), pixel
                 if looks < rays:
-                    # The nearness of a plane is linear: its value at the centre is the mean of two opposite
-                    # corners.
+                    # The nearness of a plane is linear: at the centre it is the mean of two opposite corners.
                     last_j, last_i = j + samples - 1, i + samples - 1
                     near = 0.5 * (near + nearness[last_j, last_i])
                     lit = 0.5 * (lit + shade[last_j, last_i])
-                    pixel_i, pixel_j, width = 0.5 * (i + last_i), 0.5 * (j + last_j), float(samples)
-                u, v = (pixel_i - cx) * pixel, (pixel_j - cy) * pixel
+                    ray_i, ray_j, width = 0.5 * (i + last_i), 0.5 * (j + last_j), samples * pixel
+                u, v = (ray_i - cx) * pixel, (ray_j - cy) * pixel
                 dx = rotation[0, 0] * u + rotation[0, 1] * v + rotation[0, 2]
                 dy = rotation[1, 0] * u + rotation[1, 1] * v + rotation[1, 2]
                 dz = rotation[2, 0] * u + rotation[2, 1] * v + rotation[2, 2]
+                long = np.sqrt(u * u + v * v + 1.0)
                 if near == 0.0:
-                    short = 1.0 / np.sqrt(u * u + v * v + 1.0)
+                    short = 1.0 / long
                     r, g, b = sky_color(light, detail, dx * short, dy * short, dz * short)
                     red, green, blue = red + r, green + g, blue + b
                     continue
                 depth = 1.0 / near
-                step = width * depth * pixel
+                step = width * depth
+                px, py = origin[0] + depth * dx, origin[1] + depth * dy
                 if one < 0:
-                    px, py = origin[0] + depth * dx, origin[1] + depth * dy
                     _, slope_x, slope_y = ground_height(heights, px, py)
-                    long = 1.0 / np.sqrt(dx * dx + dy * dy + 1e-9)
+                    flat = 1.0 / np.sqrt(dx * dx + dy * dy + 1e-9)
                     sink = max(1e-3, slope_x * dx + slope_y * dy - dz)
-                    stretch = min(40.0, np.sqrt(u * u + v * v + 1.0) / sink)
-                    r, g, b = ground_color(ground, detail, px, py, dx * long, dy * long, step, step * stretch)
+                    stretch = step * min(40.0, long / sink)
+                    r, g, b = ground_color(ground, detail, px, py, dx * flat, dy * flat, step, stretch)
                     sun = max(0.0, light[2] - slope_x * light[0] - slope_y * light[1])
                     lit *= light[4] + light[3] * sun
                     r, g, b = r * lit, g * lit, b * lit
                 else:
-                    model = solid_model[face_solid[one]]
-                    r, g, b = face_color(
-                        light, one, poses[model, 3], poses[model, 4], face_plane, face_u, face_v, face_look,
-                        face_paint, atlas, tile_size, detail,
-                        origin[0] + depth * dx - poses[model, 0], origin[1] + depth * dy - poses[model, 1],
-                        origin[2] + depth * dz - poses[model, 2], dx, dy, dz, step,
-                    )  # fmt: skip
-                haze = HAZE * depth / (1.0 + HAZE * depth)
-                red += r + (light[6] - r) * haze
-                green += g + (light[7] - g) * haze
-                blue += b + (light[8] - b) * haze
+                    slant = -(surface[one, 0] * dx + surface[one, 1] * dy + surface[one, 2] * dz)
+                    area = step * step * long / max(slant, 0.05 * long)
+                    pz = origin[2] + depth * dz
+                    r, g, b = face_color(surface, one, atlas, tile_size, detail, px, py, pz, area)
+                clear = near / (near + HAZE)
+                red += light[6] + (r - light[6]) * clear
+                green += light[7] + (g - light[7]) * clear
+                blue += light[8] + (b - light[8]) * clear
             scale = 255.0 * gain * light[5] / looks
             picture[row, column, 0] = int(min(255.0, max(0.0, red * scale)))
             picture[row, column, 1] = int(min(255.0, max(0.0, green * scale)))

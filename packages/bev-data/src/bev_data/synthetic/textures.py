@@ -174,15 +174,16 @@ def textures() -> Textures:
 def packed(texels: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Red, green, blue [texels, 3] in one number each, red lowest: one read instead of three."""
     wide = texels.astype(np.uint32)
-    return wide[:, 0] | wide[:, 1] << np.uint32(8) | wide[:, 2] << np.uint32(16)
+    joined: NDArray[np.uint32] = wide[:, 0] | wide[:, 1] << np.uint32(8) | wide[:, 2] << np.uint32(16)
+    return joined
 
 
 @inlined
-def level_of(ratio: float, bits: int) -> int:
-    """Mip level whose texel is nearest to the footprint, given as a multiple of the finest texel."""
-    # log2, rounded: the exponent of a double stands in its upper 12 bits.
-    level = (np.float64(ratio * 1.41421356).view(np.int64) >> 52) - 1023
-    return min(max(level, 0), bits)
+def level_of(area: float, bits: int) -> int:
+    """Mip level whose texel is nearest to a footprint; its area is given in texels of the finest level."""
+    # Half of log2, rounded: the exponent of a double stands in its upper 12 bits.
+    level = ((np.float64(2.0 * area).view(np.int64) >> 52) - 1023) >> 1
+    return min(max(int(level), 0), bits)
 
 
 @inlined

@@ -29,7 +29,6 @@ def train(variant: str, seed: int, options: argparse.Namespace) -> dict[str, flo
         return dict(json.loads(done.read_text()))
     settings = {
         "data.root": options.data,
-        "data.seed": seed,
         "seed_everything": seed,
         "output": output,
         "trainer.max_steps": options.steps,

@@ -23,6 +23,8 @@ PYTHONS = ("3.10", "3.11", "3.12")
 # bev-data and bev-train end at 3.12 (see bev-data's pyproject.toml); bev-ops is tried on what comes next.
 OPS_PYTHONS = (*PYTHONS, "3.13")
 
+TEST_TOOLS = ("pytest", "hypothesis", "beartype")  # beartype lets the tests check shape annotations
+
 # Tools and sessions of all packages run on the interpreter that runs nox where the packages support it.
 RUNNING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MAIN_PYTHON = RUNNING_PYTHON if RUNNING_PYTHON in PYTHONS else PYTHONS[-1]
@@ -71,12 +73,15 @@ def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> No
 def test(session: nox.Session, package: str) -> None:
     """Test one package beside nothing but what it declares; 'together' tests what crosses packages."""
     if package == "together":
-        _install(session, tuple(PACKAGES), "pytest", "hypothesis")
+        _install(session, tuple(PACKAGES), "pytest", "hypothesis", "beartype")
         folder = "contracts"
     else:
-        _install(session, PACKAGES[package], "pytest", "hypothesis")
+        _install(session, PACKAGES[package], "pytest", "hypothesis", "beartype")
         folder = package.removeprefix("bev-")
     session.run("pytest", f"tests/{folder}", *session.posargs)
+    if package == "bev-ops":
+        # torch.compile cannot trace the shape checks of tests/conftest.py.
+        session.run("pytest", "tests/ops/test_native_torch.py", *session.posargs, env={"BEV_TYPECHECK": "0"})
 
 
 @nox.session(python=MAIN_PYTHON)
@@ -93,7 +98,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=MAIN_PYTHON)
 def types(session: nox.Session) -> None:
     """Check the types of the four packages, strictly."""
-    _install(session, tuple(PACKAGES), "mypy", "types-tqdm")
+    _install(session, tuple(PACKAGES), "mypy")
     session.run("mypy", *(f"packages/{name}/src" for name in PACKAGES), *session.posargs)
 
 
@@ -108,6 +113,6 @@ def quickstart(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """Make an environment for work on the sources: the packages editable, and every tool."""
     editable = [word for name in PACKAGES for word in ("-e", str(ROOT / "packages" / name))]
-    tools = ("pytest", "hypothesis", "ruff", "import-linter", "mypy", "types-tqdm")
+    tools = ("pytest", "hypothesis", "beartype", "ruff", "import-linter", "mypy")
     session.install("-c", str(ROOT / "constraints.txt"), *editable, *tools)
     session.log(f"Activate it: source {session.bin}/activate")

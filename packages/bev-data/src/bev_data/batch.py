@@ -26,7 +26,7 @@ class SampleMeta(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One key frame with its history, augmented; frames, cameras and boxes as `docs/conventions.md` names them.
+    """One key frame with its history, augmented; `docs/conventions.md` explains frames, cameras and boxes.
 
     Attributes:
         images: RGB, 0 to 255.

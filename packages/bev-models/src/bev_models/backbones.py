@@ -1,6 +1,8 @@
 """ResNets of any width and input, in torchvision's parameter layout."""
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,6 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
+
+# Seconds a server may take to answer.
+_PATIENCE = 20.0
 
 _LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -116,7 +121,8 @@ def load_imagenet_weights(backbone: ResNet, source: str | Path = "imagenet") -> 
     if str(source) == "imagenet":
         weights = get_model_weights(f"resnet{backbone.depth}")["IMAGENET1K_V1"]
         try:
-            state = torch.hub.load_state_dict_from_url(weights.url, progress=False, weights_only=True)
+            with _connection_timeout(_PATIENCE):
+                state = torch.hub.load_state_dict_from_url(weights.url, progress=False, weights_only=True)
         except OSError as error:
             raise RuntimeError(
                 f"the ImageNet weights of ResNet-{backbone.depth} are not in torch's cache "
@@ -141,6 +147,17 @@ def load_imagenet_weights(backbone: ResNet, source: str | Path = "imagenet") -> 
             f"weights from {source} do not fit ResNet-{backbone.depth}: missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}"
         )
+
+
+@contextmanager
+def _connection_timeout(seconds: float) -> Iterator[None]:
+    """Let connections fail that do not answer: torch's download waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _stage(

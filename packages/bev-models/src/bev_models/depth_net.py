@@ -102,10 +102,13 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Convolve at learned offsets (y before x for each tap), in float32: the kernel has no bfloat16."""
-        offset = self.offset(x)
+        offset = self.offset(x).float()
+        # The kernel reads out of bounds at NaN; the sum below still carries the NaN on.
+        finite = offset.nan_to_num()
         with torch.autocast(x.device.type, enabled=False):
-            convolved: Tensor = deform_conv2d(x.float(), offset.float(), self.weight.float(), padding=1)
-        return convolved
+            convolved: Tensor = deform_conv2d(x.float(), finite, self.weight.float(), padding=1)
+        broken: Tensor = (offset - finite).sum(dim=1, keepdim=True)
+        return convolved + broken
 
 
 class DepthNet(nn.Module):
@@ -123,6 +126,7 @@ class DepthNet(nn.Module):
         bins: int,
         ranges: int = 0,
         upsampling: int = 4,
+        deformable: bool = True,
     ) -> None:
         """Build the net.
 
@@ -133,6 +137,7 @@ class DepthNet(nn.Module):
             bins: depth bins.
             ranges: depth ranges of stereo, 0 without.
             upsampling: how much finer the stereo map is than the feature map, a power of two.
+            deformable: see `bev_models.config.DepthNetConfig`.
         """
         super().__init__()
         self.reduce = ConvBlock(in_channels, mid_channels, 3, bias=True)
@@ -144,7 +149,7 @@ class DepthNet(nn.Module):
             BasicBlock(mid_channels, mid_channels),
             BasicBlock(mid_channels, mid_channels),
             ASPP(mid_channels),
-            DeformableConv(mid_channels),
+            DeformableConv(mid_channels) if deformable else _plain_conv(mid_channels),
         )
         self.mono_head = nn.Sequential(
             BasicBlock(mid_channels, mid_channels), nn.Conv2d(mid_channels, bins, 1)
@@ -167,6 +172,11 @@ class DepthNet(nn.Module):
             return DepthNetOutput(logits, context, None, None, None)
         mu, sigma, range_score = self.range_head(depth).float().chunk(3, dim=1)
         return DepthNetOutput(logits, context, mu, F.elu(sigma) + 1 + 1e-10, range_score)
+
+
+def _plain_conv(channels: int, groups: int = 4) -> nn.Conv2d:
+    """What `DeformableConv` is without offsets."""
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False)
 
 
 def _range_head(channels: int, ranges: int, upsampling: int) -> nn.Sequential:

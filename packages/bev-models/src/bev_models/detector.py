@@ -90,6 +90,7 @@ class Detector(nn.Module):
             bins.count,
             ranges=len(config.stereo.ranges) - 1 if config.stereo else 0,
             upsampling=upsampling,
+            deformable=depth_net.deformable,
         )
         self.stereo = None
         if config.stereo:
@@ -109,6 +110,8 @@ class Detector(nn.Module):
                 upsampling,
                 self.quirks.behind,
                 self.quirks.batch_ranges,
+                config.stereo.mask_channels,
+                config.stereo.downsample_channels,
             )
         self.view_transform = LiftSplat(
             bev.grid, bins, depth_net.context_channels, depth_net.aggregation, self.quirks.rounding

@@ -96,6 +96,8 @@ class DynamicStereo(nn.Module):
         upsampling: int = 4,
         behind: Literal["zero", "corner"] = "zero",
         batch_ranges: bool = True,
+        mask_channels: int = 64,
+        downsample_channels: int = 256,
     ) -> None:
         """Build the search.
 
@@ -110,6 +112,8 @@ class DynamicStereo(nn.Module):
             upsampling: how much finer the stereo map is than the feature map: 1, 2 or 4.
             behind: see `bev_models.config.Quirks`.
             batch_ranges: see `bev_models.config.Quirks`.
+            mask_channels: width of the mask net.
+            downsample_channels: width of the net that brings stereo depth to the feature map.
         """
         super().__init__()
         self.iterations = iterations
@@ -119,7 +123,8 @@ class DynamicStereo(nn.Module):
         self.behind = behind
         self.batch_ranges = batch_ranges
         borders = torch.tensor([bins.index(border) for border in ranges])
-        bin_range = torch.repeat_interleave(torch.arange(len(borders) - 1), borders.diff())
+        ranges_of_bins = torch.arange(len(borders) - 1)
+        bin_range = torch.repeat_interleave(ranges_of_bins, borders.diff(), output_size=bins.count)
         self.register_buffer("offsets", candidate_offsets(samples, sampling_range), persistent=False)
         self.register_buffer("edges", bins.edges(), persistent=False)
         self.register_buffer("bin_range", bin_range, persistent=False)
@@ -129,17 +134,17 @@ class DynamicStereo(nn.Module):
         # Pointwise over candidates: two hidden layers from correlation groups to one score.
         self.similarity_net = nn.Sequential(ConvBlock(groups, 16, 1), ConvBlock(16, 8, 1), nn.Conv2d(8, 1, 1))
         self.mask_net = nn.Sequential(
-            *ConvBlock(2 * bins.count, 64, 3, bias=True),
-            BasicBlock(64, 64),
-            BasicBlock(64, 64),
-            nn.Conv2d(64, 1, 1),
+            *ConvBlock(2 * bins.count, mask_channels, 3, bias=True),
+            BasicBlock(mask_channels, mask_channels),
+            BasicBlock(mask_channels, mask_channels),
+            nn.Conv2d(mask_channels, 1, 1),
             nn.Sigmoid(),
         )
         first, second = (2 if upsampling > 1 else 1), (2 if upsampling > 2 else 1)
         self.downsample = nn.Sequential(
-            *ConvBlock(bins.count, 256, 3, first, bias=True),
-            *ConvBlock(256, 256, 3, second, bias=True),
-            nn.Conv2d(256, bins.count, 1),
+            *ConvBlock(bins.count, downsample_channels, 3, first, bias=True),
+            *ConvBlock(downsample_channels, downsample_channels, 3, second, bias=True),
+            nn.Conv2d(downsample_channels, bins.count, 1),
         )
 
     def forward(

@@ -66,7 +66,8 @@ def lift_splat(
     dtype = compute_dtype(depth, context)
 
     cells = sweep_positions(projection.flatten(0, 1), depth_bins.view(1, -1, 1, 1), (height, width))
-    x, y, z = (_round(axis, rounding).view(batch, cameras * bins * height * width) for axis in cells)
+    points = cameras * bins * height * width
+    x, y, z = (_round(axis, rounding).view(batch, points) for axis in cells)
     flat, inside = _flat_cells((x, y, z), grid)
 
     pixels = torch.arange(batch * cameras * height * width, device=depth.device)

@@ -1,0 +1,70 @@
+"""`bev-data depth-gt`: the depth file of every key-frame image, in parallel."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bev_data.files import atomic_path
+from bev_data.infos import Infos
+from bev_data.lidar_depth import depth_file, depth_points
+
+
+def write_depth_files(
+    root: Path, infos: Infos, *, workers: int = 1, overwrite: bool = False, progress: bool = True
+) -> tuple[int, int]:
+    """Write the depth files of all key frames; those that are there are kept.
+
+    Files appear whole or not at all, so a run that was stopped goes on where it was.
+
+    Args:
+        root: data root; files go to `depth_gt/` in it.
+        infos: the key frames, in a file so that workers can open it.
+        workers: number of processes.
+        overwrite: write those that are there too.
+        progress: show a progress bar.
+
+    Returns:
+        Number of files written and number kept.
+
+    Raises:
+        FileNotFoundError: if a lidar file is missing.
+        ValueError: if a lidar file is damaged or a key frame has no lidar.
+        OSError: if a file cannot be written.
+    """
+    write = partial(_write_key_frame, root, infos, overwrite)
+    written = 0
+    with ExitStack() as stack:
+        if workers > 1:
+            # Fresh processes: a fork would copy the threads' locks of the libraries loaded here.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            counts = pool.map(write, range(len(infos)), chunksize=4)
+        else:
+            counts = map(write, range(len(infos)))
+        bar = tqdm(
+            counts, total=len(infos), desc=f"depth of {infos.split}", unit="frame", disable=not progress
+        )
+        for count in bar:
+            written += count
+    return written, len(infos) * len(infos.cameras) - written
+
+
+def _write_key_frame(root: Path, infos: Infos, overwrite: bool, row: int) -> int:
+    info = infos[row]
+    paths = {name: depth_file(root, info.cameras[name]) for name in infos.cameras}
+    todo = tuple(name for name, path in paths.items() if overwrite or not _is_whole(path))
+    if not todo:
+        return 0
+    for name, points in zip(todo, depth_points(root, info, todo), strict=True):
+        with atomic_path(paths[name]) as temporary:
+            points.tofile(temporary)
+    return len(todo)
+
+
+def _is_whole(path: Path) -> bool:
+    # Other tools may have left a file cut off in a triple.
+    return path.is_file() and path.stat().st_size % 12 == 0

@@ -1,0 +1,8 @@
+"""The error of input that cannot be used."""
+
+
+class InputError(ValueError):
+    """Data or settings break a rule; the message says which, and how to mend it.
+
+    Commands show it as one sentence, while any other ValueError is a bug and keeps its traceback.
+    """

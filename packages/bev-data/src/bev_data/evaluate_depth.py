@@ -1,0 +1,114 @@
+"""Errors of predicted depth at lidar points: AbsRel, SqRel, RMSE and the share within a factor of 1.25.
+
+Shape shorthand: b samples, n cameras, h w depth cells, H W input pixels, p points, m boxes.
+
+Source: Eigen et al., "Depth map prediction from a single image using a multi-scale deep network" (2014),
+section 4.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bev_data.batch import Batch
+
+
+def depth_error_sums(predicted: Float[Tensor, "p"], true: Float[Tensor, "p"]) -> Float[Tensor, "5"]:
+    """What the scores are made of, as sums over points in float64, so that batches and processes add up.
+
+    Args:
+        predicted: metres; taken as at least 1 mm.
+        true: metres, above 0.
+
+    Returns:
+        Number of points, |error| / true, error² / true, error², number within a factor of 1.25.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"predicted and true depth must have the same shape, got {tuple(predicted.shape)} and "
+            f"{tuple(true.shape)}"
+        )
+    predicted, true = predicted.double().clamp(min=1e-3), true.double()
+    error = predicted - true
+    ratio = torch.maximum(predicted / true, true / predicted)
+    terms = [
+        torch.ones_like(true),
+        error.abs() / true,
+        error.square() / true,
+        error.square(),
+        (ratio < 1.25).double(),
+    ]
+    return torch.stack([term.sum() for term in terms])
+
+
+def depth_scores(sums: Float[Tensor, "5"]) -> dict[str, float]:
+    """Means of the points behind sums.
+
+    Returns:
+        abs_rel, sq_rel (metres), rmse (metres), delta1 (share within a factor of 1.25); nothing where there
+        was no point.
+    """
+    count, relative, relative_squared, squared, hits = sums.tolist()
+    if not count:
+        return {}
+    return {
+        "abs_rel": relative / count,
+        "sq_rel": relative_squared / count,
+        "rmse": (squared / count) ** 0.5,
+        "delta1": hits / count,
+    }
+
+
+def lidar_points(
+    batch: Batch, depth: Float[Tensor, "b n h w"], limits: tuple[float, float]
+) -> tuple[Float[Tensor, "p"], Float[Tensor, "p"], Bool[Tensor, "p"]]:
+    """Pair every lidar point with the predicted depth of the cell it falls into.
+
+    Args:
+        batch: with `lidar_depth`.
+        depth: predicted for the key frame, metres.
+        limits: least and greatest lidar depth in metres; points outside are left out.
+
+    Returns:
+        Predicted depth, lidar depth, and whether the point lies in a labelled box.
+
+    Raises:
+        ValueError: if the batch has no lidar depth.
+    """
+    lidar = batch.lidar_depth
+    if lidar is None:
+        raise ValueError(
+            "depth errors need a batch with lidar_depth, got None; make the dataset with lidar_depth=True"
+        )
+    known = (lidar >= limits[0]) & (lidar < limits[1]) & (lidar > 0)
+    sample, camera, row, column = known.nonzero(as_tuple=True)
+    cell_row = row * depth.shape[-2] // lidar.shape[-2]
+    cell_column = column * depth.shape[-1] // lidar.shape[-1]
+    true = lidar[known]
+    # A pixel holds the points from its corner to the next one: its middle stands for them.
+    pixels = torch.stack([column + 0.5, row + 0.5, torch.ones_like(true)], dim=-1)
+    pixel2ray = torch.linalg.inv(batch.image_aug[:, 0] @ batch.intrinsics[:, 0])
+    to_boxes = batch.bev_aug[:, None] @ batch.sensor2keyego[:, 0]
+    rays = (pixel2ray[sample, camera] @ pixels[..., None])[..., 0] * true[:, None]
+    to_boxes = to_boxes[sample, camera]
+    points = (to_boxes[:, :3, :3] @ rays[..., None])[..., 0] + to_boxes[:, :3, 3]
+    on_object = torch.zeros_like(true, dtype=torch.bool)
+    for index, boxes in enumerate(batch.boxes):
+        mine = sample == index
+        on_object[mine] = in_boxes(points[mine], boxes)
+    return depth[sample, camera, cell_row, cell_column], true, on_object
+
+
+def in_boxes(points: Float[Tensor, "p 3"], boxes: Float[Tensor, "m 9"]) -> Bool[Tensor, "p"]:
+    """Whether points lie in one of the boxes (x y z l w h yaw vx vy, z at the centre), both in one frame."""
+    if not len(boxes):
+        return torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    offset = points[:, None] - boxes[:, :3]
+    cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
+    along = offset[..., 0] * cos + offset[..., 1] * sin
+    across = offset[..., 1] * cos - offset[..., 0] * sin
+    local = torch.stack([along, across, offset[..., 2]], dim=-1)
+    return (local.abs() <= boxes[:, 3:6] / 2).all(dim=-1).any(dim=-1)

@@ -1,0 +1,190 @@
+"""The nuScenes tables: which versions and splits a data root has, and loading them with the devkit."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from bev_data.errors import InputError
+
+TABLES: tuple[str, ...] = (
+    "attribute",
+    "calibrated_sensor",
+    "category",
+    "ego_pose",
+    "instance",
+    "log",
+    "map",
+    "sample",
+    "sample_annotation",
+    "sample_data",
+    "scene",
+    "sensor",
+    "visibility",
+)
+
+# Split -> ending of the versions that hold it, as the devkit's loader checks it.
+_SPLIT_VERSION: dict[str, str] = {
+    "train": "trainval",
+    "val": "trainval",
+    "train_detect": "trainval",
+    "train_track": "trainval",
+    "mini_train": "mini",
+    "mini_val": "mini",
+    "test": "test",
+}
+
+
+def list_versions(root: Path) -> list[str]:
+    """Names of the version folders (`v1.0-*`) in a data root, sorted.
+
+    Raises:
+        FileNotFoundError: if the root is not a folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"the data root must be a folder, got {root}; check the path")
+    return sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
+
+
+def find_version(root: Path) -> str:
+    """The version a data root holds; where there are several: trainval before mini before test before others.
+
+    Raises:
+        FileNotFoundError: if the root is missing or has no version folder.
+    """
+    versions = list_versions(root)
+    if not versions:
+        raise FileNotFoundError(
+            f"the data root must hold a version folder (v1.0-mini, v1.0-trainval or v1.0-test) with the "
+            f"nuScenes tables, got none in {root}; unpack the metadata archive there, or make a world with "
+            f"`bev-data synth`"
+        )
+    preference = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
+    return next((name for name in preference if name in versions), versions[0])
+
+
+def check_tables(root: Path, version: str) -> None:
+    """Check that the version's folder and its 13 tables are there.
+
+    Raises:
+        FileNotFoundError: naming the first thing that is missing, and the versions there are.
+    """
+    versions = list_versions(root)
+    if version not in versions:
+        there = ", ".join(versions) if versions else "none"
+        raise FileNotFoundError(f"{root} must hold the folder {version}, got versions: {there}")
+    for table in TABLES:
+        path = root / version / f"{table}.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the table {table}.json must be in {path.parent}, but it is missing; "
+                f"unpack the metadata archive again"
+            )
+
+
+def read_table(root: Path, version: str, table: str) -> list[dict[str, Any]]:
+    """Rows of one table.
+
+    Raises:
+        ValueError: if the file is not a JSON list.
+    """
+    path = root / version / f"{table}.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"the table must be JSON, got a damaged file: {path} ({error})") from error
+    if not isinstance(rows, list):
+        raise InputError(f"the table must be a JSON list of records, got a {type(rows).__name__}: {path}")
+    return rows
+
+
+def list_splits(root: Path, version: str) -> list[str]:
+    """Splits whose scenes this version holds: the devkit's own, and those of the version's `splits.json`."""
+    from nuscenes.utils.splits import create_splits_scenes
+
+    present = {scene["name"] for scene in read_table(root, version, "scene")}
+    fitting = {
+        name: scenes
+        for name, scenes in create_splits_scenes().items()
+        if version.endswith(_SPLIT_VERSION.get(name, "\0"))
+    }
+    fitting.update(_custom_splits(root, version))
+    return [name for name, scenes in fitting.items() if present.intersection(scenes)]
+
+
+def scenes_of_split(root: Path, version: str, split: str) -> list[str]:
+    """Names of a split's scenes that the version holds, in the order of its scene table.
+
+    Raises:
+        FileNotFoundError: if the root, the version or a table is missing.
+        ValueError: if the version does not have the split.
+    """
+    check_tables(root, version)
+    splits = list_splits(root, version)
+    if split not in splits:
+        there = ", ".join(splits) if splits else "none"
+        raise InputError(f"the split of {version} in {root} must be one of: {there}; got {split!r}")
+    from nuscenes.utils.splits import create_splits_scenes
+
+    custom = _custom_splits(root, version)
+    names = set(custom[split] if split in custom else create_splits_scenes()[split])
+    return [scene["name"] for scene in read_table(root, version, "scene") if scene["name"] in names]
+
+
+def _custom_splits(root: Path, version: str) -> dict[str, list[str]]:
+    path = root / version / "splits.json"
+    if not path.is_file():
+        return {}
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"splits.json must be JSON, got a damaged file: {path} ({error})") from error
+    if not isinstance(splits, dict) or not all(isinstance(scenes, list) for scenes in splits.values()):
+        raise InputError(f"splits.json must map split names to lists of scene names: {path}")
+    return splits
+
+
+def fingerprint(root: Path, version: str) -> str:
+    """Name, size and time of every table file, as one JSON string: it changes when a table is replaced."""
+    names = [f"{table}.json" for table in TABLES] + ["splits.json"]
+    files = [path for name in names if (path := root / version / name).is_file()]
+    stats = [path.stat() for path in files]
+    return json.dumps([[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)])
+
+
+def load_tables(root: Path, version: str) -> Any:
+    """The devkit's `NuScenes` object, loaded once per process as long as the table files stay as they are.
+
+    Raises:
+        FileNotFoundError: if the root, the version, a table or a map mask is missing.
+        ValueError: if a table is damaged.
+    """
+    check_tables(root, version)
+    return _load_tables(root.resolve(), version, fingerprint(root, version))
+
+
+@lru_cache(maxsize=1)
+def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
+    maps = read_table(root, version, "map")
+    if not maps or "log_tokens" not in maps[0]:
+        raise InputError(
+            f"map.json must have records with log_tokens, got {len(maps)} records: {root / version}"
+        )
+    for record in maps:
+        path = root / record["filename"]
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the map mask {path} is missing, which the devkit needs; unpack the metadata archive again"
+            )
+    from nuscenes import NuScenes
+
+    try:
+        return NuScenes(version=version, dataroot=str(root), verbose=False)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"the tables must be JSON, got a damaged file in {root / version}: {error}"
+        ) from error
+    except KeyError as error:
+        raise InputError(
+            f"the tables in {root / version} must be whole, got a link to a record that is missing: {error}"
+        ) from error

@@ -1,0 +1,207 @@
+"""The detector as a Lightning module: losses, optimiser, and what a validation step yields."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from bev_data.batch import Batch
+from bev_models import (
+    Cameras,
+    DetectionLoss,
+    Detections,
+    DetectorConfig,
+    Predictions,
+    build_detector,
+    load_imagenet_weights,
+)
+from bev_train.errors import InputError
+from bev_train.nonfinite import check_gradients, check_losses, check_predictions
+from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
+
+
+class DetectionOutput(NamedTuple):
+    """What a step outside training yields, for callbacks.
+
+    Attributes:
+        detections: per sample, in keyego.
+        expected_depth: of the key frame, metres.
+    """
+
+    detections: list[Detections]
+    expected_depth: Float[Tensor, "b n h w"]
+
+
+class DetectionModule(LightningModule):
+    """Trains a detector and applies it.
+
+    Logs `train/<loss>` per step and `val/<loss>` per epoch; scores come from callbacks, which read the
+    `DetectionOutput` of every batch.
+    """
+
+    def __init__(
+        self,
+        detector: DetectorConfig = DetectorConfig(),  # noqa: B008 (frozen; jsonargparse reads the default)
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
+        box_weight: float = 0.25,
+        depth_weight: float = 3.0,
+        imagenet_weights: str | None = None,
+    ) -> None:
+        """Build the detector with fresh weights.
+
+        Args:
+            detector: the detector; every part of it is a key.
+            optimizer: AdamW and its learning rate.
+            schedule: how the learning rate changes.
+            box_weight: of the L1 loss on boxes.
+            depth_weight: of the cross entropy on depth.
+            imagenet_weights: of the image backbone: "imagenet" for torchvision's (from torch's cache, or
+                downloaded), the path of such a file, or null for none. Only fresh runs load them.
+
+        Raises:
+            ValueError: if parts of the configuration do not fit each other.
+            InputError: if the ImageNet weights are not there or do not fit.
+        """
+        super().__init__()
+        self.detector = build_detector(detector)
+        self.loss = DetectionLoss(detector, box_weight, depth_weight)
+        if imagenet_weights is not None:
+            try:
+                load_imagenet_weights(self.detector.image_backbone, imagenet_weights)
+            except (ValueError, FileNotFoundError, RuntimeError) as error:
+                raise InputError(f"model.imagenet_weights: {error}") from error
+        self.optimizer_config = optimizer
+        self.schedule_config = schedule
+
+    def forward(self, batch: Batch) -> Predictions:
+        """Detect in a batch of bytes."""
+        cameras = Cameras(
+            batch.sensor2keyego, batch.key2sensor, batch.intrinsics, batch.image_aug, batch.bev_aug
+        )
+        predictions: Predictions = self.detector(self.detector.normalize(batch.images), cameras)
+        return predictions
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of the losses.
+
+        Raises:
+            NonFiniteError: if a prediction or loss is not finite.
+        """
+        losses = self._losses(batch, self(batch))
+        self._log_losses("train", losses, batch, on_step=True)
+        return torch.stack(list(losses.values())).sum()
+
+    # Lightning hands any output on to callbacks, whatever its annotation says.
+    def validation_step(self, batch: Batch, batch_idx: int) -> DetectionOutput:  # type: ignore[override]
+        """Detect; log the losses."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> DetectionOutput:  # type: ignore[override]
+        """Detect; log the losses."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> DetectionOutput:
+        """Detect."""
+        return self._output(self(batch))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop where a gradient is not finite; a loss scaler deals with its own overflows.
+
+        Raises:
+            NonFiniteError: if a gradient is not finite.
+        """
+        if self.trainer.scaler is None:
+            check_gradients(self.detector)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with a factor per step.
+
+        Raises:
+            InputError: if the schedule needs the length of the run and the trainer has none.
+        """
+        trainer = self.trainer
+        total_steps = trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            if self.schedule_config.needs_length:
+                raise InputError(
+                    "a cosine schedule or warm-up needs the length of the run: set trainer.max_epochs or "
+                    "trainer.max_steps, or model.schedule.kind to constant and model.schedule.warmup to 0"
+                )
+            total_steps = 0
+        accumulated = trainer.accumulate_grad_batches
+        total_batch = trainer.datamodule.batch_size * trainer.world_size * accumulated  # type: ignore[attr-defined]
+        optimizer = build_optimizer(
+            self.detector.parameters(),
+            self.optimizer_config,
+            total_batch,
+            # Lightning cannot clip under a loss scaler what a fused optimiser unscales by itself.
+            fused=self.device.type in ("cpu", "cuda") and trainer.scaler is None,
+        )
+        steps_per_epoch = max(1, -(-int(trainer.num_training_batches) // accumulated))
+        factor = lr_factor(self.schedule_config, int(total_steps), steps_per_epoch)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the detector's configuration beside its weights."""
+        checkpoint["detector"] = dataclasses.asdict(self.detector.config)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another detector.
+
+        Raises:
+            InputError: if the shapes of the weights differ, naming the settings that do.
+        """
+        ours = self.state_dict()
+        theirs: Mapping[str, Tensor] = checkpoint["state_dict"]
+        if {name: value.shape for name, value in theirs.items()} == {
+            name: value.shape for name, value in ours.items()
+        }:
+            return
+        here, there = dataclasses.asdict(self.detector.config), checkpoint.get("detector", {})
+        differences = "; ".join(_differences(here, there, "model.detector")) or "names of weights differ"
+        raise InputError(f"the checkpoint holds another detector: {differences}")
+
+    def _losses(self, batch: Batch, predictions: Predictions) -> dict[str, Tensor]:
+        check_predictions(predictions, self, batch)
+        losses: dict[str, Tensor] = self.loss(predictions, batch.boxes, batch.labels, batch.lidar_depth)
+        check_losses(losses, batch)
+        return losses
+
+    def _evaluate(self, batch: Batch, stage: str) -> DetectionOutput:
+        predictions = self(batch)
+        self._log_losses(stage, self._losses(batch, predictions), batch, on_step=False)
+        return self._output(predictions)
+
+    def _output(self, predictions: Predictions) -> DetectionOutput:
+        return DetectionOutput(
+            self.detector.decode(predictions), self.detector.expected_depth(predictions.depth_probs)
+        )
+
+    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: Batch, on_step: bool) -> None:
+        total = torch.stack(list(losses.values())).sum()
+        for name, loss in {**losses, "loss": total}.items():
+            self.log(
+                f"{stage}/{name}",
+                loss.detach(),
+                on_step=on_step,
+                on_epoch=not on_step,
+                prog_bar=on_step and name == "loss",
+                batch_size=len(batch.meta),
+                sync_dist=not on_step,
+            )
+
+
+def _differences(here: Any, there: Any, name: str) -> Iterator[str]:
+    """Say where two settings, nested mappings perhaps, differ."""
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        for key in sorted(here.keys() | there.keys()):
+            yield from _differences(here.get(key), there.get(key), f"{name}.{key}")
+    elif here != there:
+        yield f"{name} is {here} here and {there} there"

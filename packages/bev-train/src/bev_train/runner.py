@@ -1,0 +1,242 @@
+"""Lightning's command line around this project's model, data and callbacks."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from bev_train.arguments import ArgumentParser, check_keys
+from bev_train.callbacks import DepthMetrics, EpochSeed, NuScenesEvaluation, ScoreTable
+from bev_train.commands import COMMANDS, split_configs
+from bev_train.data_module import DetectionDataModule
+from bev_train.errors import InputError, root_message
+from bev_train.module import DetectionModule
+from bev_train.writers import PictureWriter, PredictionWriter
+
+# What Lightning warns of though it is meant so.
+_EXPECTED_WARNINGS = (
+    # `--ckpt_path last` goes on in the folder of the run.
+    r"Checkpoint directory .* exists and is not empty",
+    # Only `fit` keeps checkpoints.
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+    # Lightning 2.6 with jsonargparse 4.49 and later.
+    r"\s*By default only one JsonargparseDeprecationWarning per type is shown",
+    r"\s*``instantiate_classes`` was deprecated",
+    r"\s*skip_none parameter was deprecated",
+    # Lightning 2.6 with torch 2.14.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+class BevCLI(LightningCLI):
+    """Lightning's command line with this project's model, data and callbacks.
+
+    Everything that a run writes goes into one folder, `output`.
+    """
+
+    def __init__(self, command: str, configs: Sequence[Path], options: Sequence[str]) -> None:
+        """Parse, build and run.
+
+        Args:
+            command: one of `COMMANDS`.
+            configs: YAML files, later ones over earlier ones.
+            options: `--key value`, over all files.
+
+        Raises:
+            InputError: if keys or values are wrong.
+        """
+        self.command = command
+        self.config_files = configs
+        self.options = options
+        files = [f"--config={path}" for path in configs]
+        super().__init__(
+            DetectionModule,
+            DetectionDataModule,
+            parser_class=ArgumentParser,
+            parser_kwargs={command: {"description": COMMANDS[command].capitalize() + "."}},
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=[command, *files, *options],
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that runs, and the trainer's arguments to it that are none of the user's.
+
+        The parser of each command takes a second to build, so there is only this one.
+        """
+        skipped = {
+            "fit": {"train_dataloaders", "val_dataloaders"},
+            "validate": {"dataloaders", "verbose"},
+            "test": {"dataloaders", "verbose"},
+            "predict": {"dataloaders", "return_predictions"},
+        }
+        return {self.command: {"model", "datamodule", "weights_only", *skipped[self.command]}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the output folder, the moving average and the settings of the callbacks."""
+        parser.add_argument(
+            "--output",
+            type=str | None,
+            default=None,
+            help="Folder for logs, checkpoints and pictures (outputs/<name of the first config> if null).",
+        )
+        parser.add_argument(
+            "--ema",
+            type=float | None,
+            default=None,
+            help="Decay of a moving average of the weights, which is validated and saved (published: 0.999).",
+        )
+        parser.add_lightning_class_args(NuScenesEvaluation, "evaluation")
+        parser.add_lightning_class_args(PictureWriter, "pictures")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        # The detector's configuration is the one place where frames and classes are stated.
+        parser.link_arguments("model.detector.frames", "data.history.frames", compute_fn=_frames_before)
+        parser.link_arguments("model.detector.head.tasks", "data.classes", compute_fn=_flatten_tasks)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse unknown keys by their full name, then parse."""
+        check_keys(self._parser(args[0]), self.config_files, self.options)
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Settle what depends on the command.
+
+        Raises:
+            InputError: if CUDA is asked for and absent, or the checkpoint is.
+        """
+        config = self.config[self.subcommand]
+        if config.output is None:
+            stem = self.config_files[0].stem if self.config_files else "default"
+            config.output = str(Path("outputs") / stem)
+        accelerator = config.trainer.accelerator
+        if accelerator in ("cuda", "gpu") and not _has_accelerator(accelerator):
+            raise InputError(
+                f"trainer.accelerator is {accelerator}, but torch {torch.__version__} finds no such device "
+                "here: add --trainer.accelerator cpu, or auto"
+            )
+        config.ckpt_path = self._find_checkpoint(config.ckpt_path)
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+        if config.ckpt_path:
+            # The checkpoint brings its weights; the file of ImageNet weights need not be here any more.
+            config.model.imagenet_weights = None
+
+    def instantiate_classes(self) -> None:
+        """Build module, data module and trainer.
+
+        Raises:
+            InputError: if a value is out of its range.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise InputError(root_message(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with loggers and callbacks around `output`."""
+        output = Path(self._get(self.config, "output"))
+        settings = self._get(self.config_init, "trainer")
+        kwargs.setdefault("default_root_dir", str(output))
+        if settings.get("logger") in (None, True) and not settings.get("fast_dev_run"):
+            kwargs["logger"] = self._loggers(output)
+        if self.subcommand != "fit":
+            kwargs["enable_checkpointing"] = False
+        kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._callbacks(output, settings)]
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        return trainer
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train."""
+        self.trainer.fit(**kwargs, weights_only=True)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict; callbacks keep what is needed, so nothing piles up in memory."""
+        self.trainer.predict(**kwargs, return_predictions=False, weights_only=True)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Validate; the score table replaces Lightning's list of all metrics."""
+        self.trainer.validate(**kwargs, verbose=False, weights_only=True)
+
+    def test(self, **kwargs: Any) -> None:
+        """Test; the score table replaces Lightning's list of all metrics."""
+        self.trainer.test(**kwargs, verbose=False, weights_only=True)
+
+    def _loggers(self, output: Path) -> list[Logger] | bool:
+        scores = CSVLogger(str(output), name="csv")
+        if self.subcommand == "fit":
+            return [TensorBoardLogger(str(output), name="", version=""), scores]
+        return [scores] if self.subcommand in ("validate", "test") else False
+
+    def _callbacks(self, output: Path, settings: Any) -> list[Callback]:
+        callbacks: list[Callback] = [DepthMetrics(), ScoreTable()]
+        if self.subcommand != "fit":
+            return callbacks
+        callbacks.append(EpochSeed())
+        ema = self._get(self.config, "ema")
+        if ema is not None:
+            callbacks.append(EMAWeightAveraging(decay=ema))
+        if settings.get("logger") is not False and not settings.get("fast_dev_run"):
+            callbacks.append(LearningRateMonitor("step"))
+        if settings.get("enable_checkpointing") is not False:
+            folder = output.resolve() / "checkpoints"
+            best = ModelCheckpoint(
+                folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False
+            )
+            last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+            callbacks += [best, last]
+        return callbacks
+
+    def _find_checkpoint(self, name: str | None) -> str | None:
+        """Path of a checkpoint; `best` and `last` are those of the output folder."""
+        if name is None:
+            return None
+        folder = Path(self._get(self.config, "output")) / "checkpoints"
+        path = folder / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+        if not path.is_file():
+            raise InputError(f"no such checkpoint: {path}")
+        return str(path)
+
+
+def _frames_before(frames: int) -> int:
+    return frames - 1
+
+
+def _flatten_tasks(tasks: Sequence[Sequence[str]]) -> list[str]:
+    return [name for task in tasks for name in task]
+
+
+def _has_accelerator(name: str) -> bool:
+    return torch.cuda.is_available() or (name == "gpu" and torch.backends.mps.is_available())
+
+
+def run(arguments: Sequence[str]) -> BevCLI:
+    """Run one of `COMMANDS`, as `run(["fit", "quickstart", "--trainer.max_epochs", "2"])`.
+
+    Returns:
+        The command line object, with `trainer`, `model` and `datamodule`.
+
+    Raises:
+        InputError: if the input is wrong.
+    """
+    command, *rest = arguments
+    configs, options = split_configs(rest)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisements)
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        return BevCLI(command, configs, options)
+
+
+def _no_advertisements(record: logging.LogRecord) -> bool:
+    """Drop Lightning's tips to install its cloud services."""
+    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()

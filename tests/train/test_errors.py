@@ -1,0 +1,187 @@
+"""Wrong input ends with one sentence and exit code 2; a failing training says where it failed."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+
+def refused(result):
+    """The sentence of a refused run."""
+    assert result.code == 2
+    sentence = result.error.splitlines()[-1]
+    assert sentence.startswith("error: ")
+    assert "Traceback" not in result.error
+    return sentence
+
+
+def test_no_such_command(command):
+    assert "commands are fit, validate" in refused(command("train", "TINY"))
+
+
+def test_no_such_config(command):
+    sentence = refused(command("fit", "quickstrat"))
+    assert "did you mean 'quickstart'" in sentence
+    assert "bev_stereo_lss_r50_256x704_128x128_24e_2key" in sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--model.detector.stereo.iters=3",
+            "'model.detector.stereo.iters' (did you mean 'model.detector.stereo.iter",
+        ),
+        ("--optimizer.lr=3", "'optimizer.lr' (did you mean 'model.optimizer.lr'?)"),
+        ("--trainer.max_epoch=3", "'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
+    ],
+)
+def test_unknown_option(command, option, message):
+    assert f"unknown key {message}" in refused(command("fit", "TINY", option))
+
+
+def test_unknown_key_in_a_file(command, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("model: {detector: {depth_net: {bin: 3}}}")
+    sentence = refused(command("fit", "TINY", "overlay.yaml"))
+    assert "unknown key 'model.detector.depth_net.bin' in overlay.yaml" in sentence
+
+
+def test_broken_yaml(command, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("a: 1\nb: [1,\n")
+    assert "overlay.yaml must be YAML, got an error in line 3" in refused(
+        command("fit", "TINY", "overlay.yaml")
+    )
+
+
+def test_config_that_is_no_mapping(command, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("- 1\n")
+    assert "must map keys to values, got list" in refused(command("fit", "TINY", "overlay.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.detector.frames=two", "model.detector.frames: expected int, got two"),
+        (
+            "--model.schedule.kind=linear",
+            "model.schedule.kind: expected Literal['step', 'cosine', 'constant']",
+        ),
+        ("--model.schedule.warmup=2", "model.schedule.warmup must be a share of all steps, 0 to 1, got 2.0"),
+        ("--model.schedule.milestones=[3,2]", "model.schedule.milestones must rise, got (3, 2)"),
+        ("--model.optimizer.lr=-1", "model.optimizer.lr must be positive, got -1.0"),
+        ("--model.optimizer.weight_decay=-1", "model.optimizer.weight_decay must not be negative, got -1.0"),
+        ("--model.detector.stereo.iterations=0", "stereo iterations must be at least 1, got 0"),
+        ("--model.imagenet_weights=none.pth", "model.imagenet_weights: ImageNet weights"),
+        ("--data.batch_size=0", "data.batch_size and data.max_samples must be at least 1"),
+        (
+            "--data.image_size=[32,100]",
+            "image_size must be (height, width) in multiples of 32 pixels, got (32, 100)",
+        ),
+        ("--data.root=/nowhere", "the data root must be a folder, got /nowhere"),
+        ("--data.train_split=train", "must be one of: mini_train, mini_val; got 'train'"),
+        ("--data.version=v1.0-trainval", "must hold the folder v1.0-trainval"),
+        ("--data.version=v1.0-test", "data.train_split must be set: version v1.0-test"),
+        ("--data.tokens=[abc]", "data.tokens must name key frames of split mini_train, got abc"),
+        ("--evaluation.class_range=0", "evaluation.class_range must be positive, in metres, got 0.0"),
+        ("--pictures.count=-2", "pictures.count must be -1 (all) or more, got -2"),
+        ("--ckpt_path=gone.ckpt", "no such checkpoint: gone.ckpt"),
+        ("--ckpt_path=best", "no such checkpoint: outputs/tiny/checkpoints/best.ckpt"),
+    ],
+)
+def test_wrong_value(command, option, message):
+    assert message in refused(command("fit", "TINY", option))
+
+
+def test_cbgs_over_chosen_key_frames(command):
+    options = ["--data.cbgs=true", "--data.max_samples=1"]
+    assert "data.cbgs must be false where" in refused(command("fit", "TINY", *options))
+
+
+def test_schedule_without_a_length(command):
+    options = ["--trainer.max_epochs=-1", "--model.schedule.kind=cosine"]
+    assert "needs the length of the run" in refused(command("fit", "TINY", *options))
+
+
+def test_no_key_frame_with_enough_history(command):
+    options = ["--data.history.missing=drop", "--data.history.stride=3"]
+    assert "no key frame of split mini_train" in refused(command("fit", "TINY", *options))
+
+
+def test_missing_root(command, tmp_path):
+    (tmp_path / "empty.yaml").write_text("trainer: {max_epochs: 1}")
+    assert "data.root must be set" in refused(command("fit", "empty.yaml"))
+
+
+def test_root_without_tables(command, tmp_path):
+    assert "must hold a version folder" in refused(command("fit", "TINY", f"--data.root={tmp_path}"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_asked_for_but_absent(command):
+    sentence = refused(command("fit", "TINY", "--trainer.accelerator=cuda"))
+    assert "trainer.accelerator is cuda" in sentence
+    assert "add --trainer.accelerator cpu" in sentence
+
+
+@pytest.mark.parametrize(("channel", "workers"), [("CAM_FRONT", 0), ("CAM_FRONT", 1), ("LIDAR_TOP", 0)])
+def test_missing_file(command, world, tmp_path, channel, workers):
+    root = tmp_path / "world"
+    shutil.copytree(world, root)
+    files = sorted((root / "samples" / channel).iterdir())
+    for path in files:
+        path.unlink()
+    sentence = refused(command("fit", "TINY", f"--data.root={root}", f"--data.num_workers={workers}"))
+    assert any(str(path) in sentence for path in files)
+    assert "missing" in sentence
+
+
+def test_checkpoint_of_another_detector(command, trained):
+    options = ["--ckpt_path", trained.checkpoint, "--model.detector.head.channels=16"]
+    sentence = refused(command("validate", "TINY", *options))
+    assert "model.detector.head.channels is 16 here and 8 there" in sentence
+
+
+def test_nan_stops_training_and_names_the_module(command):
+    result = command("fit", "TINY", "--model.optimizer.lr=1e30", "--pictures.count=0")
+    assert result.code == 1
+    assert "the first module whose output is not finite is image_backbone." in result.error.splitlines()[-1]
+
+
+def test_a_bug_keeps_its_traceback(command, tmp_path, monkeypatch):
+    (tmp_path / "buggy.py").write_text(
+        "from lightning import Callback\n"
+        "class Buggy(Callback):\n"
+        "    def on_fit_start(self, trainer, pl_module):\n"
+        "        raise ValueError('a bug')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="a bug"):
+        command("fit", "TINY", "--trainer.callbacks+=buggy.Buggy")
+
+
+def test_the_program_exits_with_two(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bev_train.cli", "fit", "nothing.yaml"],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no such config: 'nothing.yaml'")
+    assert done.stdout == ""
+
+
+def test_help_and_configs(command):
+    overview = command("--help")
+    assert overview.code == 0
+    for word in ("fit", "validate", "test", "predict", "configs", "quickstart", "examples:"):
+        assert word in overview.output
+    listing = command("configs").output.splitlines()
+    names = {line.split()[0] for line in listing}
+    assert names >= {"quickstart", "bev_stereo_lss_r50_256x704_128x128_24e_2key"}
+    assert all(len(line.split()) > 3 for line in listing)

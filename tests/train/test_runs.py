@@ -1,0 +1,157 @@
+"""Whole runs through the command line: what they log, write, and how they go on."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+OFFICIAL = ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE")
+
+
+def logged(folder):
+    """All values of a run's CSV files: (step, name) -> text, learning rates left out."""
+    values = {}
+    for path in sorted(folder.glob("csv/*/metrics.csv")):
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                step = int(row.pop("step"))
+                values |= {(step, name): text for name, text in row.items() if text and "/" in name}
+    return values
+
+
+def test_training_logs_losses_and_official_scores(trained):
+    names = {name for _, name in logged(trained.folder)}
+    assert {"train/heatmap", "train/boxes", "train/depth", "train/loss", "val/loss"} <= names
+    assert {f"val/{name}" for name in OFFICIAL} <= names
+    assert {"val/AP/car", "val/AP/traffic_cone"} <= names
+    assert {"val/depth_abs_rel", "val/depth_rmse", "val/depth_delta1", "val/depth_objects_abs_rel"} <= names
+
+
+def test_training_leaves_its_files_in_one_folder(trained):
+    assert {path.name for path in trained.checkpoint.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (trained.folder / "config.yaml").is_file()
+    assert list(trained.folder.glob("events.out.tfevents.*"))
+    (picture,) = trained.folder.glob("pictures/val/*.png")
+    pixels = np.asarray(Image.open(picture))
+    assert pixels.shape[1] > 1000
+    assert pixels.std() > 20
+
+
+def test_pictures_reach_tensorboard(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.folder))
+    events.Reload()
+    (tag,) = events.Tags()["images"]
+    assert tag.startswith("val/0000_")
+
+
+def test_checkpoint_holds_the_moving_average(trained):
+    checkpoint = torch.load(trained.checkpoint, weights_only=True)
+    average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    # BatchNorm's statistics are averaged as weights are.
+    for key in ("detector.head.shared.0.weight", "detector.head.shared.1.running_mean"):
+        assert not torch.equal(average[key], current[key])
+
+
+def test_validation_scores_the_moving_average(command, trained, tmp_path):
+    result = command("validate", "TINY", "--ckpt_path", trained.checkpoint, "--output", "out")
+    assert result.code == 0
+    assert "boxes within 25 m" in result.output
+    at_end = {name: text for (_, name), text in logged(trained.folder).items() if name.startswith("val/")}
+    again = {name: text for (_, name), text in logged(tmp_path / "out").items()}
+    assert again == at_end
+
+
+def test_resumed_run_continues_exactly(command, trained, tmp_path):
+    run = ("fit", "TINY", "--output", "out", "--ema", "0.5")
+    assert command(*run, "--trainer.max_epochs", "1").code == 0
+    assert command(*run, "--ckpt_path", "last").code == 0
+    assert logged(tmp_path / "out") == logged(trained.folder)
+    ours = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
+    theirs = torch.load(trained.checkpoint, weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(ours[part][key], theirs[part][key]) for key in theirs[part])
+
+
+def test_prediction_is_a_results_file_the_devkit_accepts(command, trained, world, tmp_path):
+    from nuscenes.eval.common.loaders import load_prediction
+    from nuscenes.eval.detection.data_classes import DetectionBox
+
+    result = command("predict", "TINY", "--ckpt_path", trained.checkpoint, "--output", "out")
+    assert result.code == 0
+    path = tmp_path / "out" / "predictions.json"
+    assert f"results of 3 key frames: {path.relative_to(tmp_path)}" in result.output
+    boxes, meta = load_prediction(str(path), 500, DetectionBox)
+    samples = {row["token"]: row for row in json.loads((world / "v1.0-mini" / "sample.json").read_text())}
+    assert len(boxes.sample_tokens) == 3
+    assert set(boxes.sample_tokens) <= set(samples)
+    assert len(boxes.all) > 0
+    assert meta["use_camera"]
+    assert not meta["use_lidar"]
+    assert len(list((tmp_path / "out" / "pictures" / "predict").glob("*.png"))) == 1
+
+
+def test_limited_validation_scores_what_it_saw(command, trained):
+    result = command(
+        "validate", "TINY", "--ckpt_path", trained.checkpoint, "--trainer.limit_val_batches", "1"
+    )
+    assert result.code == 0
+    assert "mAP" in result.output
+
+
+def test_overlays_and_options_win_over_the_config(command, config, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("trainer: {max_epochs: 7}\nmodel: {detector: {stereo: null}}\n")
+    result = command("fit", "TINY", "overlay.yaml", "--trainer.max_epochs", "8", "--print_config")
+    assert result.code == 0
+    assert "max_epochs: 8" in result.output
+    assert "stereo: null" in result.output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.detector.stereo", "null", "--data.cbgs", "true"],
+        ["--trainer.precision", "bf16-mixed", "--model.schedule.kind", "cosine"],
+        ["--model.detector.frames", "1", "--model.detector.stereo", "null", "--data.lidar_depth", "false"],
+    ],
+    ids=["mono-cbgs", "bf16-cosine", "one-frame-without-lidar"],
+)
+def test_variants_train(command, options):
+    options = [
+        *options,
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.limit_val_batches",
+        "1",
+        "--pictures.count",
+        "0",
+    ]
+    assert command("fit", "TINY", *options).code == 0
+
+
+def test_two_processes_score_as_one(command, trained, config, tmp_path):
+    """Three key frames on two processes: one is seen twice and must count once."""
+    options = ["--ckpt_path", trained.checkpoint, "--pictures.count", "0"]
+    assert command("validate", "TINY", *options, "--output", "single").code == 0
+    distributed = ["--output", "double", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bev_train.cli", "validate", config, *options, *distributed],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = logged(tmp_path / "single"), logged(tmp_path / "double")
+    for step, name in one:
+        # Losses are means over what each process saw.
+        if name not in ("val/loss", "val/heatmap", "val/boxes", "val/depth"):
+            assert float(two[step, name]) == pytest.approx(float(one[step, name]), rel=1e-5), name

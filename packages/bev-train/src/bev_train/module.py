@@ -69,7 +69,8 @@ class DetectionModule(LightningModule):
             InputError: if the ImageNet weights are not there or do not fit.
         """
         super().__init__()
-        self.detector = build_detector(detector)
+        # Convolutions and plane sweeps are fastest with channels side by side, on CPU and GPU alike.
+        self.detector = build_detector(detector).to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(detector, box_weight, depth_weight)
         if imagenet_weights is not None:
             try:

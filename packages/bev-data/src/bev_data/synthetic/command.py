@@ -49,7 +49,7 @@ def add_parser(commands: "Commands") -> None:
     parser.add_argument(
         "--sweep-hz",
         type=int,
-        default=12,
+        default=8,
         help="images per second of each camera, even; 0 for key frames only (default %(default)s)",
     )
     parser.add_argument(

@@ -16,11 +16,12 @@ that every nuScenes tool works on it. The same arguments give the same world; a 
 where it was."""
 
 _EXAMPLES = """examples:
-  bev-data synth data/world                                  ten scenes with sweeps, about a minute on two
-  cores bev-data synth data/small --image-size 400x225 --sweep-hz 0 --scenes 46 --val-scenes 6
-                                                             40 + 6 scenes of key frames, to train a small
-                                                             model
-  bev-data synth data/other --seed 1                         another world"""
+  bev-data synth data/world
+      ten scenes with sweeps, in little more than a minute on two cores
+  bev-data synth data/small --image-size 400x225 --sweep-hz 0 --scenes 46 --val-scenes 6
+      40 + 6 scenes of key frames, to train a small model
+  bev-data synth data/other --seed 1
+      another world"""
 
 
 def add_parser(commands: "Commands") -> None:

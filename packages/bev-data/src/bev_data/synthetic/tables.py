@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from bev_data.synthetic.rig import CAMERAS, LIDAR
+from bev_data.tables import TABLES
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -47,21 +48,6 @@ _ATTRIBUTES = (
 )
 _VISIBILITY = (("v0-40", 0, 40), ("v40-60", 40, 60), ("v60-80", 60, 80), ("v80-100", 80, 100))
 LOCATIONS = ("singapore-onenorth", "boston-seaport", "singapore-queenstown", "singapore-hollandvillage")
-TABLES = (
-    "attribute",
-    "calibrated_sensor",
-    "category",
-    "ego_pose",
-    "instance",
-    "log",
-    "map",
-    "sample",
-    "sample_annotation",
-    "sample_data",
-    "scene",
-    "sensor",
-    "visibility",
-)
 
 
 def token(*words: object) -> str:

@@ -245,6 +245,7 @@ def test_class_names_are_what_labels_index():
         (lambda: HeadConfig(tasks=(("a",), ())), "non-empty groups"),
         (lambda: HeadConfig(tasks=(("a",), ("a",)), nms_scale=(1.0, 1.0)), "name each class once"),
         (lambda: HeadConfig(tasks=(("a",),)), r"one value per task \(1\)"),
+        (lambda: HeadConfig(peak_size=2), "peak_size must be an odd number of cells, got 2"),
         (lambda: HeadConfig(heatmap_prior=1.0), "heatmap_prior must lie between 0 and 1, got 1.0"),
         (lambda: DepthBins(0.0, 10.0, 1.0), "must start in front of the camera"),
         (lambda: DepthBins(2.0, 10.0, 3.0), "depth bins must span a whole number of steps"),

@@ -204,6 +204,28 @@ def test_boxes_that_overlap_fall_to_the_better_one():
         assert BoxCoder(GRID, head).decode([maps])[0].boxes[:, 0].tolist() == kept
 
 
+def test_only_boxes_of_one_class_suppress_each_other_when_asked():
+    maps = TaskMaps(*(torch.zeros(1, c, 32, 32) for c in (2, 2, 1, 3, 2, 2)))
+    maps.heatmap[:] = -5
+    maps.size[:] = math.log(4.0)
+    maps.rotation[:, 1] = 1
+    maps.heatmap[0, 0, 16, 10], maps.heatmap[0, 0, 16, 11], maps.heatmap[0, 1, 16, 10] = 2.0, 1.5, 1.0
+    for per_class, kept in ((False, [0]), (True, [0, 1])):
+        head = HeadConfig(tasks=(("car", "truck"),), nms_scale=(0.5,), nms_per_class=per_class)
+        assert BoxCoder(GRID, head).decode([maps])[0].labels.tolist() == kept
+
+
+def test_peaks_are_the_highest_cells_around():
+    maps = TaskMaps(*(torch.zeros(1, c, 32, 32) for c in (2, 2, 1, 3, 2, 2)))
+    maps.heatmap[:] = -5
+    maps.heatmap[0, 0, 16, 10], maps.heatmap[0, 0, 17, 11], maps.heatmap[0, 0, 16, 12] = 2.0, 1.5, 1.0
+    maps.heatmap[0, 1, 17, 11] = 0.5  # of another class
+    for size, logits in ((1, [2, 1.5, 1, 0.5]), (3, [2, 0.5]), (5, [2, 0.5])):
+        head = HeadConfig(tasks=(("car", "truck"),), nms_scale=(0.0,), peak_size=size)
+        scores = BoxCoder(GRID, head).decode([maps])[0].scores
+        torch.testing.assert_close(scores, torch.tensor(logits).sigmoid())
+
+
 def test_height_of_boxes_as_published():
     boxes, labels = tiny.boxes(4)
     tasks = maps_of(center_targets([boxes], [labels.clamp(max=0)], TASKS, GRID))

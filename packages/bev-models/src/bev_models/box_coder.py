@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class BoxCoder:
     """Turns the head's maps into detections.
 
     Source: Yin et al., CenterPoint (CVPR 2021), section 4; for the suppression the "size-aware circle NMS" of
-    the BEVStereo code.
+    the BEVStereo code; for peaks Zhou et al., Objects as Points (2019), section 3.
     """
 
     def __init__(self, grid: BEVGrid, head: HeadConfig, box_height: str = "center") -> None:
@@ -56,6 +57,9 @@ class BoxCoder:
         """Best cells of one task as boxes, before suppression; labels count within the task."""
         heat = maps.heatmap.float().sigmoid()
         batch, classes, rows, columns = heat.shape
+        if self.head.peak_size > 1:
+            highest = F.max_pool2d(heat, self.head.peak_size, stride=1, padding=self.head.peak_size // 2)
+            heat = torch.where(heat == highest, heat, 0)
         per_class = min(self.head.max_candidates, rows * columns)
         scores, cells = heat.view(batch, classes, -1).topk(per_class)
         scores, best = scores.flatten(1).topk(min(self.head.max_candidates, classes * per_class))
@@ -85,7 +89,8 @@ class BoxCoder:
     def _suppress(self, candidates: Detections, scale: float, first_label: int) -> Detections:
         """Keep the best of overlapping boxes of one task, at most `max_boxes`."""
         boxes, scores, labels = candidates
-        kept = size_aware_circle_nms(boxes, scores, scale)[: self.head.max_boxes]
+        rivals = labels if self.head.nms_per_class else None
+        kept = size_aware_circle_nms(boxes, scores, scale, rivals)[: self.head.max_boxes]
         boxes = boxes[kept]
         if self.box_height == "bottom":
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:3] - boxes[:, 5:6] / 2, boxes[:, 3:]], dim=1)
@@ -93,7 +98,10 @@ class BoxCoder:
 
 
 def size_aware_circle_nms(
-    boxes: Float[Tensor, "m 9"], scores: Float[Tensor, "m"], scale: float
+    boxes: Float[Tensor, "m 9"],
+    scores: Float[Tensor, "m"],
+    scale: float,
+    labels: Int64[Tensor, "m"] | None = None,
 ) -> Int64[Tensor, "kept"]:
     """Suppress a box whose centre lies near a better one, measured in both boxes' own extents.
 
@@ -104,6 +112,7 @@ def size_aware_circle_nms(
         boxes: x y z l w h yaw ...
         scores: any order.
         scale: share of the extents; 0 suppresses nothing but coinciding centres.
+        labels: where given, boxes suppress only boxes of the same label.
 
     Returns:
         Indices of the kept boxes, best first.
@@ -112,6 +121,8 @@ def size_aware_circle_nms(
     x, y, _, length, width, _, yaw = boxes[order, :7].unbind(1)
     cos, sin = yaw.cos().abs(), yaw.sin().abs()
     near = _within(x, length * cos + width * sin, scale) & _within(y, length * sin + width * cos, scale)
+    if labels is not None:
+        near &= labels[order][:, None] == labels[order]
     # The greedy pass depends on itself and is short: it runs on the host.
     suppressing = near.cpu().numpy()
     kept = []

@@ -115,6 +115,10 @@ class HeadConfig:
         heatmap_prior: probability the heatmaps start from; null starts them near one half, as published.
         score_threshold: boxes must score more.
         nms_scale: per task, share of the two boxes' extents within which the weaker box is suppressed.
+        nms_per_class: a box suppresses only boxes of its own class, not all of its task; worth having where a
+            task holds many classes.
+        peak_size: a cell is a candidate only where its class's heatmap is highest within a square of so many
+            cells, odd; 1 takes every cell, as published, and leaves it to the suppression.
         max_candidates: best cells considered per class and task.
         max_boxes: boxes kept per task.
         center_range: largest |x|, |y|, |z| of a box centre, metres.
@@ -125,6 +129,8 @@ class HeadConfig:
     heatmap_prior: float | None = 0.1
     score_threshold: float = 0.1
     nms_scale: tuple[float, ...] = (0.6, 0.4, 0.4, 0.7, 0.8, 0.9)
+    nms_per_class: bool = False
+    peak_size: int = 1
     max_candidates: int = 500
     max_boxes: int = 83
     center_range: tuple[float, float, float] = (61.2, 61.2, 10.0)
@@ -139,6 +145,8 @@ class HeadConfig:
             raise ValueError(
                 f"head nms_scale must have one value per task ({len(self.tasks)}), got {self.nms_scale}"
             )
+        if self.peak_size < 1 or self.peak_size % 2 == 0:
+            raise ValueError(f"head peak_size must be an odd number of cells, got {self.peak_size}")
         if self.heatmap_prior is not None and not 0 < self.heatmap_prior < 1:
             raise ValueError(f"head heatmap_prior must lie between 0 and 1, got {self.heatmap_prior}")
 

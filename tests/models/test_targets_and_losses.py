@@ -221,7 +221,7 @@ def test_peaks_are_the_highest_cells_around():
     maps.heatmap[0, 0, 16, 10], maps.heatmap[0, 0, 17, 11], maps.heatmap[0, 0, 16, 12] = 2.0, 1.5, 1.0
     maps.heatmap[0, 1, 17, 11] = 0.5  # of another class
     for size, logits in ((1, [2, 1.5, 1, 0.5]), (3, [2, 0.5]), (5, [2, 0.5])):
-        head = HeadConfig(tasks=(("car", "truck"),), nms_scale=(0.0,), peak_size=size)
+        head = HeadConfig(tasks=(("car", "truck"),), nms_scale=(0.0,), nms_per_class=True, peak_size=size)
         scores = BoxCoder(GRID, head).decode([maps])[0].scores
         torch.testing.assert_close(scores, torch.tensor(logits).sigmoid())
 

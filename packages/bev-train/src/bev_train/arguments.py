@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bev_train.commands import did_you_mean
 from bev_train.errors import InputError, one_line
+from bev_train.layers import load_mapping
 
 # A tree of known keys; None where a key takes any value, or a class whose own parser checks it.
 KeyTree = dict[str, "KeyTree | None"]
@@ -32,7 +32,7 @@ def check_keys(parser: LightningArgumentParser, configs: Sequence[Path], options
     """
     tree = known_keys(parser)
     for path in configs:
-        _check_mapping(tree, _load_mapping(path), path)
+        _check_mapping(tree, load_mapping(path), path)
     for option in options:
         name = option.partition("=")[0]
         # Values come between options; --config, --help and --print_config are no keys.
@@ -66,18 +66,6 @@ def _dataclass_keys(hint: Any) -> KeyTree | None:
         return None
     hints = typing.get_type_hints(hint)
     return {field.name: _dataclass_keys(hints[field.name]) for field in dataclasses.fields(hint)}
-
-
-def _load_mapping(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", str(error))
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"config {path} must be YAML, got an error{where}: {one_line(problem)}") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"config {path} must map keys to values, got {type(content).__name__}")
-    return content
 
 
 def _check_mapping(tree: KeyTree, content: Mapping[str, Any], path: Path) -> None:

@@ -96,6 +96,7 @@ class DetectionDataModule(LightningDataModule):
         options: SampleOptions = SampleOptions(),  # noqa: B008
         lidar_depth: bool = True,
         cbgs: bool = False,
+        cbgs_count: Literal["classes", "categories"] = "classes",
         tokens: list[str] | None = None,
         max_samples: int | None = None,
         batch_size: int = 8,
@@ -120,6 +121,8 @@ class DetectionDataModule(LightningDataModule):
             options: how samples are made where there is a choice.
             lidar_depth: load lidar depth for loss and metrics; false for data without lidar.
             cbgs: in training, repeat key frames until each class has the same share.
+            cbgs_count: what a key frame counts for there, once each: the classes of its boxes, or the raw
+                categories of all its annotations, as published.
             tokens: use these key frames only (sample tokens), in every split; null for all.
             max_samples: use only so many key frames of each split, the first ones; null for all.
             batch_size: samples per device and step.
@@ -153,6 +156,7 @@ class DetectionDataModule(LightningDataModule):
         self.options = options
         self.lidar_depth = lidar_depth
         self.cbgs = cbgs
+        self.cbgs_count = cbgs_count
         self.tokens = tokens
         self.max_samples = max_samples
         self.batch_size = batch_size
@@ -264,7 +268,7 @@ class DetectionDataModule(LightningDataModule):
         dataset: NuScenesDataset | ClassBalanced = self.datasets[stage]
         positions = self.positions(stage)
         if self.cbgs and stage == "train":
-            dataset = ClassBalanced(self.datasets[stage])
+            dataset = ClassBalanced(self.datasets[stage], count=self.cbgs_count)
             positions = list(range(len(dataset)))
         sampler = EpochSampler(
             dataset,

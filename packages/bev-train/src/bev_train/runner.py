@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bev_train.arguments import ArgumentParser, check_keys
+from bev_train.averaging import MovingAverage
 from bev_train.callbacks import DepthMetrics, EpochSeed, NuScenesEvaluation, ScoreTable
 from bev_train.commands import COMMANDS, split_configs
 from bev_train.data_module import DetectionDataModule
 from bev_train.errors import InputError, root_message
+from bev_train.layers import layers
 from bev_train.module import DetectionModule
 from bev_train.writers import PictureWriter, PredictionWriter
 
@@ -55,7 +57,8 @@ class BevCLI(LightningCLI):
         self.command = command
         self.config_files = configs
         self.options = options
-        files = [f"--config={path}" for path in configs]
+        self.layers = layers(configs, options)
+        files = [f"--config={path}" for path in self.layers]
         super().__init__(
             DetectionModule,
             DetectionDataModule,
@@ -65,7 +68,8 @@ class BevCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=[command, *files, *options],
+            # Bases are among the files; what is printed or saved stands without them.
+            args=[command, *files, "--base=null", *options],
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -90,10 +94,28 @@ class BevCLI(LightningCLI):
             help="Folder for logs, checkpoints and pictures (outputs/<name of the first config> if null).",
         )
         parser.add_argument(
+            "--base",
+            type=str | None,
+            default=None,
+            help="Config that this one changes: a shipped name, or a path from here or from this file.",
+        )
+        parser.add_argument(
+            "--published",
+            type=bool,
+            default=False,
+            help="Do as the published weights were trained and scored, right or not (docs/fidelity.md).",
+        )
+        parser.add_argument(
             "--ema",
             type=float | None,
             default=None,
             help="Decay of a moving average of the weights, which is validated and saved (published: 0.999).",
+        )
+        parser.add_argument(
+            "--ema_warmup",
+            type=int,
+            default=2000,
+            help="Steps over which that decay rises from 0; 0 for the full decay from the first step.",
         )
         parser.add_lightning_class_args(NuScenesEvaluation, "evaluation")
         parser.add_lightning_class_args(PictureWriter, "pictures")
@@ -105,7 +127,7 @@ class BevCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse unknown keys by their full name, then parse."""
-        check_keys(self._parser(args[0]), self.config_files, self.options)
+        check_keys(self._parser(args[0]), self.layers, self.options)
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
@@ -184,7 +206,7 @@ class BevCLI(LightningCLI):
         callbacks.append(EpochSeed())
         ema = self._get(self.config, "ema")
         if ema is not None:
-            callbacks.append(EMAWeightAveraging(decay=ema))
+            callbacks.append(MovingAverage(ema, self._get(self.config, "ema_warmup")))
         if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             callbacks.append(LearningRateMonitor("step"))
         if settings.get("enable_checkpointing") is not False:

@@ -12,7 +12,8 @@ import pytest
 
 from bev_data.info import Annotations, CameraFrame, Info
 from bev_data.infos import Infos, build_infos, find_version, infos_path, open_infos
-from bev_data.tables import list_splits, load_tables, scenes_of_split
+from bev_data.splits import list_splits, split_members
+from bev_data.tables import load_tables
 
 
 def test_key_frames_come_scene_by_scene_in_time(mini_val):
@@ -175,7 +176,7 @@ def test_a_file_that_is_no_infos_is_refused_by_name(mini_val, tmp_path, damage):
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             writer.write_table(pa.table({"a": [1]}, schema=schema))
     error = FileNotFoundError if damage == "nothing" else ValueError
-    with pytest.raises(error, match=r"x\.arrow.*bev-data infos"):
+    with pytest.raises(error, match=r"x\.arrow.*bev-data prepare"):
         Infos.load(path)
 
 
@@ -207,8 +208,9 @@ def test_splits_are_those_that_the_version_holds(database, write_database, tmp_p
     assert list_splits(database, "v1.0-mini") == ["mini_train", "mini_val"]
     root = write_database(tmp_path / "d", version="v1.0-trainval", scenes={"scene-0061": 1, "scene-0003": 1})
     assert list_splits(root, "v1.0-trainval") == ["train", "val", "train_detect"]
-    (root / "v1.0-trainval" / "splits.json").write_text(json.dumps({"mine": ["scene-0003", "scene-0061"]}))
-    assert scenes_of_split(root, "v1.0-trainval", "mine") == ["scene-0061", "scene-0003"]
+    own = {"mine": ["scene-0003", "scene-0061"]}
+    (root / "v1.0-trainval" / "splits.json").write_text(json.dumps(own))
+    assert split_members(root, "v1.0-trainval", "mine") == ["scene-0003", "scene-0061"]
     assert len(build_infos(root, "v1.0-trainval", "mine", progress=False)) == 2
 
 
@@ -238,7 +240,7 @@ def test_missing_things_are_named(broken, tmp_path):
         build_infos(broken, "v1.0-mini", "val")
     (broken / "maps" / "map.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"map mask .*map\.png is missing"):
-        build_infos(broken, "v1.0-mini", "mini_val")
+        load_tables(broken, "v1.0-mini")
     (broken / "v1.0-mini" / "ego_pose.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"ego_pose\.json must be in .*v1\.0-mini"):
         build_infos(broken, "v1.0-mini", "mini_val")

@@ -14,7 +14,8 @@ from bev_data.errors import InputError
 from bev_data.files import atomic_path
 from bev_data.info import Info
 from bev_data.infos import build_infos, find_version, infos_path, open_infos
-from bev_data.tables import check_tables, list_splits
+from bev_data.splits import list_splits
+from bev_data.tables import check_tables
 
 if TYPE_CHECKING:
     from bev_data.evaluate import DetectionMetrics

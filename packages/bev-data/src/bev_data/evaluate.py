@@ -16,7 +16,8 @@ import numpy as np
 
 from bev_data.errors import InputError
 from bev_data.results import check_results
-from bev_data.tables import load_tables, scenes_of_split
+from bev_data.splits import split_tokens
+from bev_data.tables import load_tables
 
 # The devkit's names of the true-positive errors -> those of the leaderboard, per class and as a mean.
 _ERRORS: dict[str, str] = {
@@ -112,19 +113,6 @@ def evaluate_detections(
     config = _configuration(class_range)
     truth = _load_ground_truth(tables, tuple(chosen))
     return _evaluate(tables, config, truth, {token: results[token] for token in chosen})
-
-
-def split_tokens(root: Path | str, version: str, split: str) -> list[str]:
-    """Sample tokens of a split, in the order of the sample table.
-
-    Raises:
-        FileNotFoundError: if the root, the version or a table is missing.
-        ValueError: if the version does not have the split.
-    """
-    names = set(scenes_of_split(Path(root), version, split))
-    tables = load_tables(Path(root), version)
-    scenes = {scene["token"] for scene in tables.scene if scene["name"] in names}
-    return [sample["token"] for sample in tables.sample if sample["scene_token"] in scenes]
 
 
 def _configuration(class_range: float | Mapping[str, float] | None) -> Any:

@@ -18,7 +18,8 @@ def quaternion_to_matrix(quaternion: ArrayLike) -> Float[F64, "... 3 3"]:
     q = np.asarray(quaternion, dtype=np.float64)
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
     if not (norm > 0).all():
-        raise InputError(f"a rotation quaternion must have a length above 0, got {q.tolist()}")
+        first = q.reshape(-1, 4)[np.flatnonzero(~(norm.reshape(-1) > 0))[0]]
+        raise InputError(f"a rotation quaternion must have a length above 0, got {first.tolist()}")
     w, x, y, z = np.moveaxis(q / norm, -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -1,7 +1,5 @@
 """Infos: the key frames of one split, built from the nuScenes tables and read from one memory-mapped file."""
 
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -13,10 +11,13 @@ from tqdm import tqdm
 
 from bev_data import infos_io
 from bev_data.errors import InputError
-from bev_data.geometry import pose
 from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
+from bev_data.infos_build import build_batch
 from bev_data.infos_io import Columns, Header
-from bev_data.tables import find_version, fingerprint, load_tables, scenes_of_split
+from bev_data.locations import infos_path
+from bev_data.splits import split_fingerprint, split_members
+from bev_data.table_columns import TableColumns
+from bev_data.tables import find_version
 
 __all__ = [
     "Annotations",
@@ -26,18 +27,9 @@ __all__ = [
     "LidarFrame",
     "build_infos",
     "find_version",
+    "infos_path",
     "open_infos",
 ]
-
-# The rig of nuScenes, front and back, each from left to right; other cameras follow by name.
-_CAMERA_ORDER = (
-    "CAM_FRONT_LEFT",
-    "CAM_FRONT",
-    "CAM_FRONT_RIGHT",
-    "CAM_BACK_LEFT",
-    "CAM_BACK",
-    "CAM_BACK_RIGHT",
-)
 
 
 class Infos(Sequence[Info]):
@@ -180,154 +172,33 @@ def build_infos(
     Args:
         root: data root.
         version: such as v1.0-mini.
-        split: one of the devkit's splits that fit the version, or one of the version's `splits.json`.
+        split: one of the devkit's splits that fit the version, or one of one's own; see `bev_data.splits`.
         num_sweeps: the most images before each key frame to note per camera.
         progress: show a progress bar.
 
     Raises:
-        FileNotFoundError: if the root, the version, a table or a map mask is missing.
+        FileNotFoundError: if the root, the version or a table is missing.
         ValueError: if the version does not have the split, a key frame lacks a camera, a table is damaged, or
             there are to be more than 127 sweeps.
     """
-    if not 0 <= num_sweeps <= 127:
-        raise InputError(f"the number of sweeps must be in 0 to 127, got {num_sweeps}")
     root = Path(root)
-    names = scenes_of_split(root, version, split)
-    tables = load_tables(root, version)
-    builder = _Builder(tables, names, num_sweeps)
-    header = Header(version, split, builder.cameras, num_sweeps, fingerprint(root, version))
-    batches: list[pa.RecordBatch] = []
-    start = 0
-    for scene in tqdm(builder.scenes, desc=f"infos of {split}", unit="scene", disable=not progress):
-        infos = builder.scene_infos(scene, start)
-        start += len(infos)
-        batches.append(infos_io.to_batch(infos, header))
-    return Infos(infos_io.join(batches, header))
-
-
-class _Builder:
-    """Reads Infos out of the devkit's tables."""
-
-    def __init__(self, tables: Any, scene_names: Sequence[str], num_sweeps: int) -> None:
-        self._tables = tables
-        self._num_sweeps = num_sweeps
-        self._attributes = {row["token"]: row["name"] for row in tables.attribute}
-        self._calibrations: dict[str, NDArray[np.float64]] = {}
-        by_name = {scene["name"]: scene for scene in tables.scene}
-        self.scenes = [by_name[name] for name in scene_names]
-        modality = {row["channel"]: row["modality"] for row in tables.sensor}
-        tokens = {scene["token"] for scene in self.scenes}
-        used = {channel for row in tables.sample if row["scene_token"] in tokens for channel in row["data"]}
-        cameras = sorted(channel for channel in used if modality[channel] == "camera")
-        known = [name for name in _CAMERA_ORDER if name in cameras]
-        self.cameras = tuple(known + [name for name in cameras if name not in known])
-        lidars = sorted(channel for channel in used if modality[channel] == "lidar")
-        self._lidar = "LIDAR_TOP" if "LIDAR_TOP" in lidars else (lidars[0] if lidars else None)
-
-    def scene_infos(self, scene: dict[str, Any], start: int) -> list[Info]:
-        """Key frames of one scene; the first one has index `start`."""
-        infos: list[Info] = []
-        token = scene["first_sample_token"]
-        while token:
-            sample = self._get("sample", token)
-            prev = start + len(infos) - 1 if infos else None
-            infos.append(self._info(sample, scene["name"], prev))
-            token = sample["next"]
-        return infos
-
-    def _info(self, sample: dict[str, Any], scene: str, prev: int | None) -> Info:
-        missing = [name for name in self.cameras if name not in sample["data"]]
-        if missing:
-            raise InputError(
-                f"every key frame must have an image of each camera, got none of {', '.join(missing)} for "
-                f"the sample {sample['token']} of {scene}"
-            )
-        lidar = None
-        if self._lidar is not None and self._lidar in sample["data"]:
-            lidar = LidarFrame(*self._frame(self._get("sample_data", sample["data"][self._lidar])))
-        return Info(
-            token=sample["token"],
-            scene=scene,
-            timestamp=sample["timestamp"],
-            prev=prev,
-            cameras={
-                name: self._camera(self._get("sample_data", sample["data"][name])) for name in self.cameras
-            },
-            sweeps=self._sweeps(sample),
-            lidar=lidar,
-            annotations=self._annotations(sample["anns"]),
-        )
-
-    def _sweeps(self, sample: dict[str, Any]) -> tuple[dict[str, CameraFrame], ...]:
-        steps: list[dict[str, CameraFrame]] = [{} for _ in range(self._num_sweeps)]
-        for name in self.cameras:
-            record = self._get("sample_data", sample["data"][name])
-            for frames in steps:
-                if not record["prev"]:
-                    break
-                record = self._get("sample_data", record["prev"])
-                frames[name] = self._camera(record)
-        return tuple(frames for frames in steps if frames)
-
-    def _frame(self, record: dict[str, Any]) -> tuple[str, int, NDArray[np.float64], NDArray[np.float64]]:
-        ego = self._get("ego_pose", record["ego_pose_token"])
-        token = record["calibrated_sensor_token"]
-        if token not in self._calibrations:
-            calibration = self._get("calibrated_sensor", token)
-            self._calibrations[token] = pose(calibration["rotation"], calibration["translation"])
-        ego2global = pose(ego["rotation"], ego["translation"])
-        return record["filename"], record["timestamp"], self._calibrations[token], ego2global
-
-    def _camera(self, record: dict[str, Any]) -> CameraFrame:
-        calibration = self._get("calibrated_sensor", record["calibrated_sensor_token"])
-        intrinsics = np.array(calibration["camera_intrinsic"], dtype=np.float64)
-        return CameraFrame(*self._frame(record), intrinsics, record["width"], record["height"])
-
-    def _annotations(self, tokens: Sequence[str]) -> Annotations:
-        if not tokens:
-            return Annotations.empty()
-        records = [self._get("sample_annotation", token) for token in tokens]
-        return Annotations(
-            tokens=tuple(tokens),
-            categories=tuple(record["category_name"] for record in records),
-            centers=np.array([record["translation"] for record in records]),
-            sizes=np.array([record["size"] for record in records])[:, [1, 0, 2]],
-            rotations=np.array([record["rotation"] for record in records]),
-            velocities=np.array([self._tables.box_velocity(token)[:2] for token in tokens]),
-            num_lidar_pts=np.array([record["num_lidar_pts"] for record in records], dtype=np.int64),
-            num_radar_pts=np.array([record["num_radar_pts"] for record in records], dtype=np.int64),
-            attributes=tuple(self._attribute(record["attribute_tokens"]) for record in records),
-        )
-
-    def _attribute(self, tokens: Sequence[str]) -> str:
-        return self._attributes[tokens[0]] if tokens else ""
-
-    def _get(self, table: str, token: str) -> dict[str, Any]:
-        try:
-            record: dict[str, Any] = self._tables.get(table, token)
-        except KeyError:
-            raise InputError(
-                f"the table {table}.json of {self._tables.table_root} must hold every record that others "
-                f"link to, got none with the token {token}; unpack the metadata archive again"
-            ) from None
-        return record
-
-
-def infos_path(root: Path, version: str, split: str) -> Path:
-    """Where `open_infos` keeps its file: in the data root, or in the user's cache if that is not writable."""
-    folder = root / "infos"
-    existing = folder if folder.is_dir() else root
-    if not os.access(existing, os.W_OK):
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        folder = base / "bev-data" / key
-    return folder / f"{version}_{split}.arrow"
+    made_from = split_fingerprint(root, version, split)
+    members = split_members(root, version, split)
+    tables = TableColumns(root, version)
+    with tqdm(total=3, desc=f"infos of {split}", unit="step", disable=not progress) as bar:
+        for _ in (tables.recordings, tables.boxes):
+            bar.update()
+        batch = build_batch(tables, version, split, members, num_sweeps, made_from)
+        bar.update()
+    return Infos(batch)
 
 
 def open_infos(
     root: Path | str, version: str, split: str, cache: Path | str | None = None, *, progress: bool = True
 ) -> Infos:
-    """Infos of a split: from the file where it is up to date, else built and kept.
+    """Infos of a split: from the file where it is up to date, else built from the tables and kept.
+
+    Infos that were not made from tables, such as those of one's own data, are taken as they are.
 
     Args:
         root: data root.
@@ -338,18 +209,24 @@ def open_infos(
         progress: show a progress bar while building.
 
     Raises:
-        FileNotFoundError: if the root, the version, a table or a map mask is missing.
+        FileNotFoundError: if the root, the version or a table is missing.
         ValueError: if the version does not have the split or a table is damaged.
     """
     root = Path(root)
     path = infos_path(root, version, split) if cache is None else Path(cache) / f"{version}_{split}.arrow"
     num_sweeps = 6
-    try:
-        infos = Infos.load(path)
-        if infos.header.tables == fingerprint(root, version):
+    # Where the user may not write to the root, somebody else may have prepared it.
+    for candidate in dict.fromkeys((path, root / "infos" / path.name) if cache is None else (path,)):
+        try:
+            infos = Infos.load(candidate)
+        except FileNotFoundError:
+            continue
+        except InputError:
+            # Of another format, or damaged: made anew where there are tables to make it from.
+            if (root / version).is_dir():
+                continue
+            raise
+        if infos.header.tables in ("", split_fingerprint(root, version, split)):
             return infos
         num_sweeps = infos.header.num_sweeps
-    except (FileNotFoundError, ValueError):
-        # None yet, or one of another format: made anew below.
-        pass
     return build_infos(root, version, split, num_sweeps=num_sweeps, progress=progress).save(path)

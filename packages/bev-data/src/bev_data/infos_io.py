@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bev_data.errors import InputError
 from bev_data.files import atomic_path
@@ -47,7 +47,7 @@ _FRAME = [
     ("sensor2ego", _vector(16)),
     ("ego2global", _vector(16)),
 ]
-_IMAGE = pa.struct(
+IMAGE = pa.struct(
     [
         ("camera", pa.int8()),
         ("step", pa.int8()),
@@ -57,7 +57,7 @@ _IMAGE = pa.struct(
         ("height", pa.int32()),
     ]
 )
-_ANNOTATION = pa.struct(
+ANNOTATION = pa.struct(
     [
         ("token", pa.string()),
         ("category", pa.string()),
@@ -70,15 +70,16 @@ _ANNOTATION = pa.struct(
         ("num_radar_pts", pa.int32()),
     ]
 )
-_SCHEMA = pa.schema(
+FRAME_FIELDS = [pa.field(name, kind) for name, kind in _FRAME]
+SCHEMA = pa.schema(
     [
         ("token", pa.string()),
         ("scene", pa.string()),
         ("timestamp", pa.int64()),
         ("prev", pa.int32()),
-        ("images", pa.list_(_IMAGE)),
+        ("images", pa.list_(IMAGE)),
         ("lidar", pa.list_(pa.struct(_FRAME))),
-        ("annotations", pa.list_(_ANNOTATION)),
+        ("annotations", pa.list_(ANNOTATION)),
     ]
 )
 
@@ -122,31 +123,36 @@ def to_batch(infos: Sequence[Info], header: Header) -> pa.RecordBatch:
         pa.array([info.scene for info in infos], pa.string()),
         pa.array([info.timestamp for info in infos], pa.int64()),
         pa.array([-1 if info.prev is None else info.prev for info in infos], pa.int32()),
-        _lists(images, _image_array(flat)),
-        _lists(
-            lidars,
+        lists([len(row) for row in images], _image_array(flat)),
+        lists(
+            [len(row) for row in lidars],
             pa.StructArray.from_arrays(
-                _frame_arrays([f for row in lidars for f in row]), fields=_FRAME_FIELDS
+                _frame_arrays([f for row in lidars for f in row]), fields=FRAME_FIELDS
             ),
         ),
-        _lists([info.annotations for info in infos], _annotation_array([info.annotations for info in infos])),
+        lists(
+            [len(info.annotations) for info in infos],
+            _annotation_array([info.annotations for info in infos]),
+        ),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-_FRAME_FIELDS = [pa.field(name, kind) for name, kind in _FRAME]
+def lists(lengths: ArrayLike, values: pa.Array) -> pa.ListArray:
+    """A column of lists: one length per row, and the entries of all rows in order."""
+    offsets = np.cumsum(np.concatenate([[0], np.asarray(lengths, dtype=np.int64)]))
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 
-def _lists(rows: Sequence[Any], values: pa.Array) -> pa.ListArray:
-    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
+def vectors(values: NDArray[np.float64], n: int) -> pa.Array:
+    """A column of vectors or matrices of n numbers."""
+    flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), n)
 
 
 def _vectors(blocks: Sequence[NDArray[np.float64]], n: int) -> pa.Array:
-    flat = np.concatenate(
-        [np.asarray(block, dtype=np.float64).reshape(-1) for block in blocks] or [np.zeros(0)]
-    )
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), n)
+    parts = [np.asarray(block, dtype=np.float64).reshape(-1) for block in blocks]
+    return vectors(np.concatenate(parts or [np.zeros(0)]), n)
 
 
 def _frame_arrays(frames: Sequence[CameraFrame | LidarFrame]) -> list[pa.Array]:
@@ -168,7 +174,7 @@ def _image_array(images: Sequence[tuple[int, int, CameraFrame]]) -> pa.StructArr
         pa.array([frame.width for frame in frames], pa.int32()),
         pa.array([frame.height for frame in frames], pa.int32()),
     ]
-    return pa.StructArray.from_arrays(arrays, fields=list(_IMAGE))
+    return pa.StructArray.from_arrays(arrays, fields=list(IMAGE))
 
 
 def _annotation_array(rows: Sequence[Annotations]) -> pa.StructArray:
@@ -183,13 +189,13 @@ def _annotation_array(rows: Sequence[Annotations]) -> pa.StructArray:
         pa.array([n for row in rows for n in row.num_lidar_pts.tolist()], pa.int32()),
         pa.array([n for row in rows for n in row.num_radar_pts.tolist()], pa.int32()),
     ]
-    return pa.StructArray.from_arrays(arrays, fields=list(_ANNOTATION))
+    return pa.StructArray.from_arrays(arrays, fields=list(ANNOTATION))
 
 
 def join(batches: Sequence[pa.RecordBatch], header: Header) -> pa.RecordBatch:
     """Rows of several batches in one, with the header as metadata."""
-    table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
-    joined = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=_SCHEMA)
+    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
+    joined = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=SCHEMA)
     metadata = {
         _FORMAT_KEY: FORMAT,
         "version": header.version,
@@ -231,7 +237,7 @@ def map_file(path: Path) -> pa.RecordBatch:
         ValueError: if it is not an infos file, or one of another format.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"the infos file {path} does not exist; make it with `bev-data infos`")
+        raise FileNotFoundError(f"the infos file {path} does not exist; make it with `bev-data prepare`")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
         number = (reader.schema.metadata or {}).get(_FORMAT_KEY)
@@ -239,13 +245,13 @@ def map_file(path: Path) -> pa.RecordBatch:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"the infos file must be an Arrow file that bev-data wrote, got {path} ({error}); "
-            f"make it again with `bev-data infos`"
+            f"make it again with `bev-data prepare`"
         ) from error
     if number is None or number.decode() != FORMAT or batches != 1:
         got = "none" if number is None else number.decode()
         raise InputError(
             f"the infos file must have format {FORMAT}, got {got} in {path}; "
-            f"make it again with `bev-data infos`"
+            f"make it again with `bev-data prepare`"
         )
     return reader.get_batch(0)
 

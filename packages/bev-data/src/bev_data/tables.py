@@ -1,4 +1,4 @@
-"""The nuScenes tables: which versions and splits a data root has, and loading them with the devkit."""
+"""The nuScenes tables: which versions a data root has, and loading them with the devkit."""
 
 import json
 from functools import lru_cache
@@ -22,17 +22,6 @@ TABLES: tuple[str, ...] = (
     "sensor",
     "visibility",
 )
-
-# Split -> ending of the versions that hold it, as the devkit's loader checks it.
-_SPLIT_VERSION: dict[str, str] = {
-    "train": "trainval",
-    "val": "trainval",
-    "train_detect": "trainval",
-    "train_track": "trainval",
-    "mini_train": "mini",
-    "mini_val": "mini",
-    "test": "test",
-}
 
 
 def list_versions(root: Path) -> list[str]:
@@ -98,56 +87,9 @@ def read_table(root: Path, version: str, table: str) -> list[dict[str, Any]]:
     return rows
 
 
-def list_splits(root: Path, version: str) -> list[str]:
-    """Splits whose scenes this version holds: the devkit's own, and those of the version's `splits.json`."""
-    from nuscenes.utils.splits import create_splits_scenes
-
-    present = {scene["name"] for scene in read_table(root, version, "scene")}
-    fitting = {
-        name: scenes
-        for name, scenes in create_splits_scenes().items()
-        if version.endswith(_SPLIT_VERSION.get(name, "\0"))
-    }
-    fitting.update(_custom_splits(root, version))
-    return [name for name, scenes in fitting.items() if present.intersection(scenes)]
-
-
-def scenes_of_split(root: Path, version: str, split: str) -> list[str]:
-    """Names of a split's scenes that the version holds, in the order of its scene table.
-
-    Raises:
-        FileNotFoundError: if the root, the version or a table is missing.
-        ValueError: if the version does not have the split.
-    """
-    check_tables(root, version)
-    splits = list_splits(root, version)
-    if split not in splits:
-        there = ", ".join(splits) if splits else "none"
-        raise InputError(f"the split of {version} in {root} must be one of: {there}; got {split!r}")
-    from nuscenes.utils.splits import create_splits_scenes
-
-    custom = _custom_splits(root, version)
-    names = set(custom[split] if split in custom else create_splits_scenes()[split])
-    return [scene["name"] for scene in read_table(root, version, "scene") if scene["name"] in names]
-
-
-def _custom_splits(root: Path, version: str) -> dict[str, list[str]]:
-    path = root / version / "splits.json"
-    if not path.is_file():
-        return {}
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"splits.json must be JSON, got a damaged file: {path} ({error})") from error
-    if not isinstance(splits, dict) or not all(isinstance(scenes, list) for scenes in splits.values()):
-        raise InputError(f"splits.json must map split names to lists of scene names: {path}")
-    return splits
-
-
 def fingerprint(root: Path, version: str) -> str:
     """Name, size and time of every table file, as one JSON string: it changes when a table is replaced."""
-    names = [f"{table}.json" for table in TABLES] + ["splits.json"]
-    files = [path for name in names if (path := root / version / name).is_file()]
+    files = [path for table in TABLES if (path := root / version / f"{table}.json").is_file()]
     stats = [path.stat() for path in files]
     return json.dumps([[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)])
 

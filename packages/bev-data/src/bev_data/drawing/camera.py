@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from bev_data.dataset import read_image
 from bev_data.drawing.box_projection import Point, ProjectedBox, Segment, project_boxes
 from bev_data.drawing.canvas import Canvas
 from bev_data.drawing.style import SHADE, BoxGroup, Rgb, Scene, write_camera_name
 from bev_data.geometry import invert
+from bev_data.images import read_image
 from bev_data.info import CameraFrame
 
 F64 = NDArray[np.float64]

@@ -8,9 +8,9 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from bev_data.dataset import read_image
 from bev_data.drawing.canvas import Canvas
 from bev_data.drawing.style import FAINT_INK, INK, Scene, write_camera_name
+from bev_data.images import read_image
 from bev_data.info import LidarFrame
 from bev_data.lidar_depth import project_lidar
 

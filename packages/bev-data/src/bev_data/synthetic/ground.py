@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import kernel
+from bev_data.jit import kernel
 from bev_data.synthetic.shading import MAP_BITS, MAP_TEXEL
 from bev_data.synthetic.textures import DETAIL_BITS, mip_chain, packed, textures
 

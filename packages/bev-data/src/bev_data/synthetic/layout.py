@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bev_data.jit import kernel
 from bev_data.synthetic import people, street_things, vehicles
 from bev_data.synthetic.ground import HALF_STREET, Road
-from bev_data.synthetic.jit import kernel
 from bev_data.synthetic.motion import Motion, standing
 from bev_data.synthetic.paints import Builder
 from bev_data.synthetic.solids import Model

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import kernel
+from bev_data.jit import kernel
 from bev_data.synthetic.raster import hit_solid
 from bev_data.synthetic.terrain import march_to_ground
 

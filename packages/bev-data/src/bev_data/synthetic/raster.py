@@ -10,7 +10,7 @@ one comparison. Depth is exact.
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import kernel
+from bev_data.jit import kernel
 
 NEAREST = 0.2  # metres along the optical axis; nothing nearer is drawn
 MOST_FACES = 32  # of one solid

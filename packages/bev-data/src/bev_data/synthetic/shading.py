@@ -9,7 +9,7 @@ the footprint keep it sharp across.
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import inlined, kernel
+from bev_data.jit import inlined, kernel
 from bev_data.synthetic.solids import Geometry
 from bev_data.synthetic.terrain import DOMAIN, ground_height
 from bev_data.synthetic.textures import (

@@ -8,7 +8,7 @@ stand on it all read this one function, so that their geometry agrees to the las
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import inlined, kernel
+from bev_data.jit import inlined, kernel
 
 DOMAIN = 256.0  # metres
 GRID = 256  # cells of the height field, one metre each

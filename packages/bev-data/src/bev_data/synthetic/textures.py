@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.synthetic.jit import inlined
+from bev_data.jit import inlined
 
 DETAIL_BITS = 9
 DETAIL_TEXEL = 0.02  # metres: waves from 4 cm to 10 m

@@ -19,6 +19,12 @@ from bev_data.augment import (
 CASES = "abcdef"
 
 
+def depth_map(points, transform, **rule):
+    out = np.zeros(transform.size[::-1], dtype=np.float32)
+    place_depth(points, transform, out, **rule)
+    return out
+
+
 def golden_transform(goldens, case):
     scale, width, height, left, top, right, bottom, flip, rotate = goldens.arrays[
         f"img.{case}.params"
@@ -51,17 +57,17 @@ def test_matrices_are_the_published_ones(goldens, case):
 @pytest.mark.parametrize("case", CASES)
 def test_depth_maps_are_the_published_ones_bit_by_bit(goldens, case):
     points = goldens.arrays["depth.src_points"]
-    depth = place_depth(points, golden_transform(goldens, case), rule="published")
+    depth = depth_map(points, golden_transform(goldens, case), rule="published")
     np.testing.assert_array_equal(depth, goldens.arrays[f"depth.{case}.map"])
 
 
 def test_the_nearest_point_of_a_pixel_counts_and_none_folds_in_from_outside():
     transform = ImageTransform(1.0, (8, 8), (2, 0), (4, 8))
     points = np.array([[3.2, 1.5, 9], [3.7, 1.1, 4], [3.1, 1.9, 6], [1.5, 3, 5]], dtype=np.float32)
-    depth = place_depth(points, transform)
+    depth = depth_map(points, transform)
     assert depth[1, 1] == 4
     assert np.count_nonzero(depth) == 1
-    published = place_depth(points, transform, rule="published")
+    published = depth_map(points, transform, rule="published")
     assert published[1, 1] == 6
     assert published[3, 0] == 5
 

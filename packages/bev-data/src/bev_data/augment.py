@@ -212,21 +212,23 @@ def augment_boxes(boxes: Float[F64, "m 9"], bev_aug: Float[F64, "4 4"]) -> Float
 
 
 def place_depth(
-    points: Float[F32, "k 3"], transform: ImageTransform, *, rule: Literal["nearest", "published"] = "nearest"
-) -> Float[F32, "H W"]:
-    """Depth map of an augmented image.
+    points: Float[F32, "k 3"],
+    transform: ImageTransform,
+    out: Float[F32, "H W"],
+    *,
+    rule: Literal["nearest", "published"] = "nearest",
+) -> None:
+    """Put depth into the map of an augmented image.
 
     Args:
         points: u, v in pixels of the original image, and depth in metres.
         transform: what happened to the image.
+        out: the map, in metres; pixels without a point stay as they are.
         rule: "nearest": of the points that share a pixel the nearest counts. "published": the last one
             counts, and points up to one pixel outside the left and upper edge fold into it (truncation
             instead of floor).
-
-    Returns:
-        Metres, 0 where no point fell.
     """
-    width, height = transform.size
+    height, width = out.shape
     u, v = _moved_points(points, transform)
     depth = points[:, 2]
     if rule == "nearest":
@@ -235,10 +237,8 @@ def place_depth(
     else:
         columns, rows = np.trunc(u), np.trunc(v)
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    depth_map = np.zeros((height, width), dtype=np.float32)
     # Where indices repeat, the last value stays.
-    depth_map[rows[inside].astype(np.int64), columns[inside].astype(np.int64)] = depth[inside]
-    return depth_map
+    out[rows[inside].astype(np.int64), columns[inside].astype(np.int64)] = depth[inside]
 
 
 def _moved_points(points: Float[F32, "k 3"], transform: ImageTransform) -> tuple[F32, F32]:

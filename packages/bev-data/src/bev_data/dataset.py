@@ -265,11 +265,10 @@ class NuScenesDataset(Dataset[Sample]):
             points = depth_points(self.root, info, self.cameras)
         else:
             points = [read_depth_file(self.root, info.cameras[name]) for name in self.cameras]
-        maps = [
-            place_depth(p, t, rule=self.options.depth_rule)
-            for p, t in zip(points, transforms.values(), strict=True)
-        ]
-        return torch.from_numpy(np.stack(maps))
+        maps = np.zeros((len(points), *self.image_size), dtype=np.float32)
+        for of_camera, transform, out in zip(points, transforms.values(), maps, strict=True):
+            place_depth(of_camera, transform, out, rule=self.options.depth_rule)
+        return torch.from_numpy(maps)
 
 
 def mean_ego_pose(frames: Sequence[CameraFrame]) -> Float[F64, "4 4"]:

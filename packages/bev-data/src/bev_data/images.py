@@ -88,8 +88,7 @@ def read_pixels(root: Path, frame: CameraFrame) -> UInt8[U8, "h w 3"]:
         # Pillow reads more formats, and tells what is wrong.
         return np.ascontiguousarray(np.asarray(read_image(root, frame))[:, :, ::-1])
     _check_size(path, frame, (pixels.shape[1], pixels.shape[0]))
-    decoded: U8 = pixels
-    return decoded
+    return np.asarray(pixels, dtype=np.uint8)
 
 
 def place_image(pixels: UInt8[U8, "h w 3"], transform: ImageTransform, out: UInt8[U8, "3 H W"]) -> None:

@@ -6,6 +6,7 @@ BEVStereo.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -45,7 +46,7 @@ def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
 
 
 def project_lidar(
-    points: Float[F32, "k 3"], lidar: LidarFrame, camera: CameraFrame, *, margin: float = 1.0
+    points: Float[NDArray[Any], "k 3"], lidar: LidarFrame, camera: CameraFrame, *, margin: float = 1.0
 ) -> Float[F32, "j 3"]:
     """Points that fall into an image, as u, v in its pixels and depth in metres, in the order of the sweep.
 
@@ -60,12 +61,13 @@ def project_lidar(
     Source: spec of BEVDepth's depth ground truth: depth > 0 and inside the margin.
     """
     lidar2camera = invert(camera.sensor2global) @ lidar.ego2global @ lidar.sensor2ego
-    rays: F64 = points.astype(np.float64) @ lidar2camera[:3, :3].T + lidar2camera[:3, 3]
-    rays = rays[rays[:, 2] > 0]
-    pixels = rays @ camera.intrinsics.T
-    u, v = pixels[:, 0] / pixels[:, 2], pixels[:, 1] / pixels[:, 2]
+    # A row per coordinate, because numbers that lie side by side are worked on together.
+    rays = lidar2camera[:3, :3] @ np.asarray(points.T, dtype=np.float64) + lidar2camera[:3, 3:]
+    rays = rays[:, rays[2] > 0]
+    pixels = camera.intrinsics @ rays
+    u, v = pixels[0] / pixels[2], pixels[1] / pixels[2]
     inside = (u > margin) & (u < camera.width - margin) & (v > margin) & (v < camera.height - margin)
-    triples: F64 = np.stack([u[inside], v[inside], rays[inside, 2]], axis=-1)
+    triples: F64 = np.stack([u[inside], v[inside], rays[2, inside]], axis=-1)
     return triples.astype(np.float32)
 
 
@@ -81,7 +83,8 @@ def depth_points(root: Path, info: Info, cameras: tuple[str, ...]) -> list[Float
             f"lidar depth needs a lidar sweep, got none for the key frame {info.token}; "
             f"pass lidar_depth=False"
         )
-    points = read_lidar(root, info.lidar)
+    # In the order of memory that every camera needs.
+    points = np.asfortranarray(read_lidar(root, info.lidar), dtype=np.float64)
     return [project_lidar(points, info.lidar, info.cameras[name]) for name in cameras]
 
 

@@ -19,6 +19,7 @@ from bev_models.detector import Detector, Predictions, build_detector
 from bev_models.grid import BEVGrid, DepthBins
 from bev_models.losses import DetectionLoss
 from bev_models.necks import MultiScaleNeck
+from bev_models.published import PUBLISHED, build_published, load_weights
 from bev_models.stereo import DynamicStereo, StereoDepth, StereoSource
 from bev_models.view_transform import LiftSplat
 
@@ -41,6 +42,7 @@ __all__ = [
     "ImageEncoderConfig",
     "LiftSplat",
     "MultiScaleNeck",
+    "PUBLISHED",
     "PUBLISHED_QUIRKS",
     "Predictions",
     "Quirks",
@@ -50,9 +52,11 @@ __all__ = [
     "StereoSource",
     "TaskMaps",
     "build_detector",
+    "build_published",
     "camera_vector",
     "lift_projection",
     "load_imagenet_weights",
+    "load_weights",
     "size_aware_circle_nms",
     "sweep_projection",
 ]

@@ -1,7 +1,8 @@
 """Configuration of a detector: plain frozen values, with the published R50 model as defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from bev_models.grid import BEVGrid, DepthBins
 
@@ -225,3 +226,32 @@ class DetectorConfig:
                     f"stereo ranges must reach from {bins.start} m to {bins.stop} m as the depth bins do, "
                     f"got {self.stereo.ranges}"
                 )
+
+
+def config_from_dict(values: Mapping[str, Any]) -> DetectorConfig:
+    """Rebuild a configuration from what `dataclasses.asdict` made of it, lists in place of tuples too.
+
+    Raises:
+        ValueError: if a value is out of its range.
+        TypeError: if a key is unknown.
+    """
+    parts = _tuples(values)
+    depth_net, stereo, bev = parts["depth_net"], parts["stereo"], parts["bev"]
+    quirks = parts["quirks"]
+    return DetectorConfig(
+        **parts
+        | {
+            "image": ImageEncoderConfig(**parts["image"]),
+            "depth_net": DepthNetConfig(**depth_net | {"bins": DepthBins(**depth_net["bins"])}),
+            "stereo": StereoConfig(**stereo) if stereo else None,
+            "bev": BEVEncoderConfig(**bev | {"grid": BEVGrid(**bev["grid"])}),
+            "head": HeadConfig(**parts["head"]),
+            "quirks": quirks if quirks == "published" else Quirks(**quirks),
+        }
+    )
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

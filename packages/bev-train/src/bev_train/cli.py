@@ -28,6 +28,7 @@ usage: bev-train COMMAND [CONFIG ...] [--key value ...]
 commands:
 {commands}
   configs     list the configs that come with the package
+  convert     write weights under published names or ours, as .pth or .safetensors
   quickstart  render a small world, train on it and evaluate, in minutes
 
 A CONFIG is a YAML file or the name of a shipped one; later ones overlay earlier ones, options overlay all.
@@ -42,6 +43,8 @@ examples:
   bev-train fit my.yaml --ckpt_path last                  go on where a run was stopped
   bev-train validate my.yaml --ckpt_path best             scores of its best checkpoint
   bev-train predict my.yaml --ckpt_path best              results file and pictures
+  bev-train validate bev_stereo_lss_r50_256x704_128x128_24e_2key --data.root /data/nuscenes \\
+      --ckpt_path published.pth                           scores of published weights
   bev-train fit my.yaml --data.max_samples 1 --data.train_split mini_val   overfit one key frame
 
 Wrong input ends with one sentence and exit code 2."""
@@ -55,6 +58,14 @@ def _run_quickstart(arguments: Sequence[str]) -> None:
     quickstart.run(parser.parse_args(arguments))
 
 
+def _run_convert(arguments: Sequence[str]) -> None:
+    from bev_train import convert
+
+    parser = argparse.ArgumentParser("bev-train convert", description=convert.__doc__)
+    convert.add_arguments(parser)
+    print(convert.run(parser.parse_args(arguments)))
+
+
 def _dispatch(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -62,6 +73,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     command, *rest = arguments
     others: dict[str, Callable[[Sequence[str]], None]] = {
         "configs": lambda _: list_configs(),
+        "convert": _run_convert,
         "quickstart": _run_quickstart,
     }
     if command in others:

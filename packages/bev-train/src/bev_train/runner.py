@@ -12,6 +12,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from bev_models import load_weights
+from bev_models.checkpoints import is_published
+from bev_models.weights import read_file
 from bev_train.arguments import ArgumentParser, check_keys
 from bev_train.averaging import MovingAverage
 from bev_train.callbacks import DepthMetrics, EpochSeed, NuScenesEvaluation, ScoreTable
@@ -130,6 +133,9 @@ class BevCLI(LightningCLI):
         check_keys(self._parser(args[0]), self.layers, self.options)
         self.config = parser.parse_args(args)
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings out of checkpoints: ours hold none, and those of published ones are not ours."""
+
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the command.
 
@@ -146,12 +152,21 @@ class BevCLI(LightningCLI):
                 f"trainer.accelerator is {accelerator}, but torch {torch.__version__} finds no such device "
                 "here: add --trainer.accelerator cpu, or auto"
             )
-        config.ckpt_path = self._find_checkpoint(config.ckpt_path)
         if self.subcommand != "fit":
             self.save_config_callback = None
+        # Weights that Lightning does not know how to load are loaded here.
+        self.weights: str | None = None
+        config.ckpt_path = self._find_checkpoint(config.ckpt_path)
         if config.ckpt_path:
             # The checkpoint brings its weights; the file of ImageNet weights need not be here any more.
             config.model.imagenet_weights = None
+            if not _is_own_checkpoint(config.ckpt_path):
+                self.weights, config.ckpt_path = config.ckpt_path, None
+        if self.weights and self.subcommand == "fit":
+            raise InputError(
+                f"training goes on from a checkpoint of `bev-train fit` alone, got {self.weights}: "
+                "such weights can be validated, tested and predicted with"
+            )
 
     def instantiate_classes(self) -> None:
         """Build module, data module and trainer.
@@ -163,6 +178,11 @@ class BevCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise InputError(root_message(error)) from error
+        if self.weights:
+            try:
+                load_weights(self.model.detector, self.weights)
+            except ValueError as error:
+                raise InputError(f"ckpt_path: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with loggers and callbacks around `output`."""
@@ -235,6 +255,19 @@ def _frames_before(frames: int) -> int:
 
 def _flatten_tasks(tasks: Sequence[Sequence[str]]) -> list[str]:
     return [name for task in tasks for name in task]
+
+
+def _is_own_checkpoint(path: str) -> bool:
+    """Whether Lightning can load it; published checkpoints and bare weights it cannot.
+
+    Raises:
+        InputError: if the file holds no weights.
+    """
+    try:
+        content = read_file(path)
+    except ValueError as error:
+        raise InputError(f"ckpt_path: {error}") from error
+    return "pytorch-lightning_version" in content and not is_published(content["state_dict"])
 
 
 def _has_accelerator(name: str) -> bool:

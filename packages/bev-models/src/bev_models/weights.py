@@ -1,0 +1,119 @@
+"""Weight files: read without running what they may contain, and held against a detector."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from bev_models.checkpoints import from_published, is_published
+
+# What training programs put before the names of a detector's parameters.
+_PREFIXES = ("detector.", "module.")
+# What safetensors files carry as JSON beside the weights.
+_SETTINGS = ("detector",)
+# What reading a file of something else, or a damaged one, ends in.
+_UNREADABLE = (RuntimeError, ValueError, TypeError, UnpicklingError, EOFError, safetensors.SafetensorError)
+# How many names a complaint lists.
+_SHOWN = 5
+
+
+def read_file(path: str | Path) -> Mapping[str, Any]:
+    """Read a checkpoint or a safetensors file; nothing that it contains is run.
+
+    Args:
+        path: `*.safetensors`, or a file of `torch.save`.
+
+    Returns:
+        A mapping with the entry "state_dict", whatever else the file holds beside it. Objects of classes that
+        torch does not know as harmless are read as empty dictionaries.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the weights must be a file, none at {path}")
+    content: Any
+    try:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except _UNREADABLE as error:
+        raise ValueError(f"weights must be a whole file of torch.save or safetensors, got {path}") from error
+    if isinstance(content, Mapping) and "state_dict" not in content:
+        content = {"state_dict": content}
+    if not isinstance(content, Mapping) or not _holds_weights(content["state_dict"]):
+        raise ValueError(f"weights must be tensors by name, got something else in {path}")
+    return content
+
+
+def by_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of a detector, published or ours, by our names; unknown keys stay as they are."""
+    if is_published(state):
+        ours, unknown = from_published(state)
+        return ours | {key: state[key] for key in unknown}
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return dict(state)
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Check that weights fill every parameter and buffer of a module and that none is left over.
+
+    Args:
+        module: on any device, the meta device too.
+        state: by the module's own names.
+
+    Raises:
+        ValueError: listing what is missing, unknown, or of another shape.
+    """
+    own = module.state_dict()
+    other_shape = [
+        f"{key} {list(state[key].shape)} for {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    complaints = [
+        _list("lack", [key for key in own if key not in state]),
+        _list("have besides", [key for key in state if key not in own]),
+        _list("have in another shape", other_shape),
+    ]
+    if wrong := "; they ".join(filter(None, complaints)):
+        raise ValueError(f"weights must fit the detector parameter by parameter, but they {wrong}")
+
+
+def _read_torch(path: Path) -> Any:
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([(_Nothing, name) for name in names]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        metadata = file.metadata() or {}
+    return {"state_dict": state} | {key: json.loads(metadata[key]) for key in _SETTINGS if key in metadata}
+
+
+def _list(verb: str, names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{verb} {shown}{more}" if names else ""
+
+
+def _holds_weights(state: Any) -> bool:
+    return isinstance(state, Mapping) and bool(state) and all(isinstance(x, Tensor) for x in state.values())
+
+
+class _Nothing:
+    """Stands for an object of any class that a checkpoint holds beside its weights."""
+
+    def __new__(cls, *_: Any) -> Any:
+        """Make an empty dictionary of a type that takes whatever the file says of the object."""
+        return OrderedDict()

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Commands show it as one sentence, while any other ValueError is a bug and keeps its traceback.
     """
+
+
+class WriteError(OSError):
+    """A file cannot be written, as on a full disk; the message names it and says how to go on."""

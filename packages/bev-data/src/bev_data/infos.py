@@ -129,6 +129,11 @@ class Infos(Sequence[Info]):
         found: NDArray[np.bool_] = np.bincount(images.row_of_entry[wanted], minlength=len(self)) == len(ids)
         return found
 
+    @property
+    def num_boxes(self) -> int:
+        """Number of annotations of all key frames."""
+        return len(self._columns.annotations)
+
     def boxes_per_category(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str], NDArray[np.int64]]:
         """All boxes: index of key frame, index of category, names of categories, lidar + radar points."""
         rows = self._columns.annotations

@@ -264,6 +264,9 @@ class _Rows:
         self._values = column.values
         self._fields: dict[str, Any] = {}
 
+    def __len__(self) -> int:
+        return int(self._offsets[-1] - self._offsets[0])
+
     def bounds(self, row: int) -> range:
         return range(int(self._offsets[row]), int(self._offsets[row + 1]))
 

@@ -45,6 +45,7 @@ class Recordings:
         rotation: of the vehicle, quaternions (w, x, y, z).
         translation: of the vehicle, metres.
         has_pose: whether ego_pose has a record of it.
+        pose_timestamp: microseconds, of that record.
     """
 
     tokens: pa.StringArray
@@ -59,6 +60,7 @@ class Recordings:
     rotation: Float[F64, "f 4"]
     translation: Float[F64, "f 3"]
     has_pose: NDArray[np.bool_]
+    pose_timestamp: Int64[I64, "f"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class TableColumns:
         del every
         tokens = strings([row.token for row in kept])
         poses = strings([row.ego_pose_token for row in kept])
-        rotation, translation, has_pose = self._poses(poses)
+        rotation, translation, has_pose, pose_timestamp = self._poses(poses)
         return Recordings(
             tokens=tokens,
             files=strings([row.filename for row in kept]),
@@ -154,18 +156,21 @@ class TableColumns:
             rotation=rotation,
             translation=translation,
             has_pose=has_pose,
+            pose_timestamp=pose_timestamp,
         )
 
-    def _poses(self, tokens: pa.StringArray) -> tuple[F64, F64, NDArray[np.bool_]]:
+    def _poses(self, tokens: pa.StringArray) -> tuple[F64, F64, NDArray[np.bool_], I64]:
         poses = rows.read_rows(self.folder, "ego_pose", rows.EgoPose)
         found = link(tokens, strings([pose.token for pose in poses]))
         there = found >= 0
         rotation, translation = np.zeros((len(found), 4)), np.zeros((len(found), 3))
+        timestamp = np.zeros(len(found), dtype=np.int64)
         rotation[:, 0] = 1
         if there.any():
+            timestamp[there] = [poses[i].timestamp for i in found[there]]
             rotation[there] = [poses[i].rotation for i in found[there]]
             translation[there] = [poses[i].translation for i in found[there]]
-        return rotation, translation, there
+        return rotation, translation, there, timestamp
 
     @cached_property
     def key_recordings(self) -> Int64[I64, "s c"]:
@@ -175,6 +180,20 @@ class TableColumns:
         chosen = np.flatnonzero(data.is_key & (data.sample >= 0))
         table[data.sample[chosen], data.channel[chosen]] = chosen
         return table
+
+    def sweeps_between(self) -> int:
+        """The most images of one camera between two key frames, at most 127."""
+        data = self.recordings
+        cameras = [i for i, name in enumerate(self.channels) if self.modality[name] == "camera"]
+        current = self.key_recordings[:, cameras]
+        current = current[current >= 0]
+        for steps in range(127):
+            current = data.prev[current]
+            current = current[current >= 0]
+            current = current[~data.is_key[current]]
+            if not len(current):
+                return steps
+        return 127
 
     @cached_property
     def boxes(self) -> Boxes:
@@ -213,6 +232,10 @@ class TableColumns:
             num_lidar_pts=np.array([row.num_lidar_pts for row in every], dtype=np.int64),
             num_radar_pts=np.array([row.num_radar_pts for row in every], dtype=np.int64),
         )
+
+    def map_files(self) -> list[str]:
+        """Map masks, relative to the data root."""
+        return [row.filename for row in rows.read_rows(self.folder, "map", rows.Map)]
 
     def _velocities(
         self,

@@ -1,0 +1,145 @@
+"""`bev-data check`: all checks of a version, in parallel."""
+
+import multiprocessing
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from bev_data.checks.files import FileChecker
+from bev_data.checks.problem import Problem
+from bev_data.checks.report import Report
+from bev_data.checks.tables import check_tables
+from bev_data.errors import InputError
+from bev_data.infos import Infos
+from bev_data.infos_build import build_batch
+from bev_data.locations import infos_folder
+from bev_data.splits import split_fingerprint
+from bev_data.table_columns import TableColumns
+from bev_data.table_rows import SampleData, read_rows
+from bev_data.tables import TABLES, list_versions
+
+
+def check_version(
+    root: Path,
+    version: str,
+    *,
+    fraction: float = 1.0,
+    decode: bool = True,
+    sweeps: bool = True,
+    all_files: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+    tables: TableColumns | None = None,
+) -> Report:
+    """Check the tables of a version and the files that they name.
+
+    Args:
+        root: data root.
+        version: such as v1.0-mini.
+        fraction: share of the key frames whose files are read, evenly spread; 0 for the tables alone.
+        decode: decode images as a whole; otherwise only their header and end are read.
+        sweeps: read the images between key frames too.
+        all_files: look for the files of all sensors, which training does not use, lidar sweeps and radar.
+        workers: number of processes.
+        progress: show a progress bar.
+        tables: of the version, where they were read before.
+
+    Raises:
+        FileNotFoundError: if the root or the version is missing.
+        ValueError: if the fraction is not in 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(f"the fraction of key frames to check must be in 0 to 1, got {fraction}")
+    if version not in list_versions(root):
+        raise FileNotFoundError(f"{root} must hold the folder {version}, but does not")
+    missing = [table for table in TABLES if not (root / version / f"{table}.json").is_file()]
+    if missing:
+        return _failed(
+            version,
+            [
+                Problem(
+                    "missing file",
+                    f"the table {table}.json must be in {root / version}, but it is missing; "
+                    f"unpack the metadata archive again",
+                    f"{version}/{table}.json",
+                )
+                for table in missing
+            ],
+        )
+    try:
+        tables = TableColumns(root, version) if tables is None else tables
+        problems = check_tables(tables)
+        problems += _prepared_files(root, version)
+        if all_files:
+            problems += _all_files(root, version)
+        every = [scene.token for scene in tables.scenes]
+        batch = build_batch(tables, version, "all", every, tables.sweeps_between() if sweeps else 0, "")
+    except InputError as error:
+        return _failed(version, [Problem("table", str(error))])
+    total = batch.num_rows
+    rows = np.unique(np.linspace(0, total - 1, round(fraction * total)).round().astype(int)).tolist()
+    images = 0
+    if rows:
+        with tempfile.TemporaryDirectory() as folder:
+            infos = Infos(batch).save(Path(folder) / "all.arrow")
+            del batch
+            checker = FileChecker(root, infos, decode, sweeps)
+            for read, found in _in_parallel(checker, rows, workers, version, progress):
+                images += read
+                problems += found
+    return Report(version, len(rows), images, total, tuple(problems))
+
+
+def _failed(version: str, problems: list[Problem]) -> Report:
+    return Report(version, 0, 0, 0, tuple(problems))
+
+
+def _in_parallel(
+    checker: FileChecker, rows: list[int], workers: int, version: str, progress: bool
+) -> Iterable[tuple[int, list[Problem]]]:
+    with ExitStack() as stack:
+        results: Iterable[tuple[int, list[Problem]]]
+        if workers > 1:
+            # Fresh processes: a fork would copy the threads' locks of the libraries loaded here.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            results = pool.map(checker, rows, chunksize=4)
+        else:
+            results = map(checker, rows)
+        yield from tqdm(
+            results, total=len(rows), desc=f"files of {version}", unit="frame", disable=not progress
+        )
+
+
+def _prepared_files(root: Path, version: str) -> list[Problem]:
+    """Infos that were made before and are damaged, or no longer those of the tables."""
+    problems = []
+    for path in sorted(infos_folder(root).glob(f"{version}_*.arrow")):
+        split = path.stem.removeprefix(f"{version}_")
+        try:
+            stale = Infos.load(path).header.tables not in ("", split_fingerprint(root, version, split))
+        except InputError as error:
+            problems.append(Problem("infos", str(error)))
+            continue
+        if stale:
+            problems.append(
+                Problem(
+                    "infos",
+                    f"the infos {path} must be made from the tables there are, got others; make them again "
+                    f"with `bev-data prepare`",
+                )
+            )
+    return problems
+
+
+def _all_files(root: Path, version: str) -> list[Problem]:
+    return [
+        Problem("missing file", f"the file {root / row.filename} is missing or empty", row.filename)
+        for row in read_rows(root / version, "sample_data", SampleData)
+        if not (root / row.filename).is_file() or not (root / row.filename).stat().st_size
+    ]

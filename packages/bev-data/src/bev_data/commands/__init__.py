@@ -1,0 +1,1 @@
+"""Commands of `bev-data`, each with its options and its output."""

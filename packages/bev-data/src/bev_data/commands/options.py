@@ -1,0 +1,68 @@
+"""What the commands' options share."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bev_data.tables import check_tables, find_version
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_command(
+    commands: "Commands", name: str, title: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    """Register a command that works on a data root."""
+    parser = commands.add_parser(
+        name,
+        help=title,
+        description=f"{title[0].upper()}{title[1:]}.\n\n{text}",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder with v1.0-*/, samples/ and sweeps/")
+    return parser
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that work on one version."""
+    parser.add_argument(
+        "--version", help="such as v1.0-mini; default: the one there is, trainval before mini"
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that work in parallel."""
+    parser.add_argument(
+        "--workers", type=positive, default=cores(), help="processes (default: one per core, %(default)s)"
+    )
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chosen_version(args: argparse.Namespace) -> str:
+    """The version that was asked for or is there, with all its tables."""
+    version: str = args.version or find_version(args.root)
+    check_tables(args.root, version)
+    return version
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+    return value

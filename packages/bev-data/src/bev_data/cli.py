@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bev_data.commands.check import add_check
 from bev_data.commands.options import above_zero, add_command, add_version, chosen_version
+from bev_data.commands.pickles import add_export, add_import
 from bev_data.commands.prepare import add_depth_gt, add_infos, add_prepare
 from bev_data.errors import InputError, WriteError
 from bev_data.files import atomic_path
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     add_infos(commands)
     add_depth_gt(commands)
+    add_import(commands)
+    add_export(commands)
     add_synth(commands)
     _add_eval(commands)
     return parser

@@ -51,7 +51,7 @@ def build_batch(
     samples, prev, scenes = _key_frames(tables, frozenset(members))
     key = tables.key_recordings[samples]
     used = {name for i, name in enumerate(tables.channels) if (key[:, i] >= 0).any()}
-    cameras = _cameras(tables, used)
+    cameras = order_cameras([name for name in used if tables.modality[name] == "camera"])
     header = Header(version, split, cameras, num_sweeps, made_from)
     ids = np.array([tables.channels.index(name) for name in cameras], dtype=np.int64)
     _check_cameras(tables, samples, key[:, ids], cameras, scenes)
@@ -104,10 +104,10 @@ def _chain(tables: TableColumns, scene: Scene, row_of: dict[str, int]) -> list[i
     return list(found)
 
 
-def _cameras(tables: TableColumns, used: set[str]) -> tuple[str, ...]:
-    cameras = sorted(name for name in used if tables.modality[name] == "camera")
-    known = [name for name in _CAMERA_ORDER if name in cameras]
-    return tuple(known + [name for name in cameras if name not in known])
+def order_cameras(names: Collection[str]) -> tuple[str, ...]:
+    """Cameras in the order of the rig of nuScenes, others behind them by name."""
+    known = [name for name in _CAMERA_ORDER if name in names]
+    return tuple(known + sorted(name for name in names if name not in known))
 
 
 def _check_cameras(

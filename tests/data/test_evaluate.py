@@ -9,7 +9,13 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from bev_data.batch import collate
 from bev_data.dataset import History, NuScenesDataset
 from bev_data.evaluate import evaluate_detections
-from bev_data.evaluate_depth import depth_error_sums, depth_scores, in_boxes, lidar_points
+from bev_data.evaluate_depth import (
+    depth_error_sums,
+    depth_quality,
+    depth_scores,
+    in_boxes,
+    lidar_points,
+)
 from bev_data.infos import build_infos
 from bev_data.results import ground_truth_results, to_nuscenes_results, write_results
 from bev_data.tables import load_tables
@@ -179,7 +185,22 @@ class TestDepth:
         assert scores["abs_rel"] == pytest.approx((0.1 + 0.5) / 3)
         assert scores["sq_rel"] == pytest.approx((0.1 + 10) / 3)
         assert scores["rmse"] == pytest.approx((401 / 3) ** 0.5)
+        logs = np.log([1.1, 1, 0.5])
+        assert scores["rmse_log"] == pytest.approx(np.sqrt((logs**2).mean()))
         assert scores["delta1"] == pytest.approx(2 / 3)
+        close = depth_scores(depth_error_sums(torch.tensor([13.0, 17.0, 21.0]), torch.full((3,), 10.0)))
+        assert [close[f"delta{power}"] for power in (1, 2, 3)] == pytest.approx([0, 1 / 3, 2 / 3])
+
+    def test_quality_on_objects_and_by_range(self):
+        true = torch.tensor([5.0, 10, 19, 70])
+        predicted = torch.tensor([6.0, 10, 38, 70])
+        on_object = torch.tensor([True, False, False, False])
+        found = depth_quality(predicted, true, on_object, (0, 10, 20, 30))
+        errors = {row: scores["abs_rel"] for row, scores in found.items()}
+        assert errors == pytest.approx({"all": 1.2 / 4, "objects": 0.2, "0_10m": 0.2, "10_20m": 0.5})
+        assert "objects" not in depth_quality(predicted, true)
+        with pytest.raises(ValueError, match="at least two rising distances in metres, got"):
+            depth_quality(predicted, true, ranges=(10, 5))
 
     def test_sums_add_up(self):
         generator = torch.Generator().manual_seed(0)

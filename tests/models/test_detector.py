@@ -76,6 +76,32 @@ def test_aggregation_changes_the_lift_only():
     assert all(p.grad.abs().sum() > 0 for p in model.view_transform.parameters() if p.dim() > 1)
 
 
+def test_aggregation_one_camera_at_a_time_gives_the_same_numbers():
+    """Without gradient only one camera's volume exists; with it all cameras' do."""
+    depth_net = DepthNetConfig(DepthBins(2, 18, 1), 16, 8, deformable=False, aggregation=True)
+    model = tiny.detector(depth_net=depth_net).eval()
+    images, cameras = tiny.images(batch=2, cameras=3), tiny.rig(batch=2, cameras=3)
+    seen = []
+    model.view_transform.aggregation.register_forward_hook(lambda _, inputs, out: seen.append(len(out)))
+    together = model(images, cameras)
+    with torch.no_grad():
+        alone = model(images, cameras)
+    # The key frame at once, the one before camera by camera; then both camera by camera, two samples each.
+    assert seen == [6, *[2] * 3, *[2] * 6]
+    for one, other in zip(flat(together), flat(alone), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_depth_before_stereo_is_told_outside_training():
+    model = tiny.detector().eval()
+    found = model(tiny.images(), tiny.rig())
+    assert not found.mono_depth_probs.requires_grad
+    torch.testing.assert_close(found.mono_depth_probs.sum(2), torch.ones(1, 2, 4, 6))
+    assert (found.mono_depth_probs - found.depth_probs).abs().max() > 1e-4
+    assert model.train()(tiny.images(), tiny.rig()).mono_depth_probs is None
+    assert tiny.detector(stereo=False).eval()(tiny.images(), tiny.rig()).mono_depth_probs is None
+
+
 def test_a_certain_depth_is_expected_in_the_middle_of_its_bin():
     model = tiny.detector()
     probs = torch.zeros(1, 2, 16, 4, 6)

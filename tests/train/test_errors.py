@@ -86,6 +86,10 @@ def test_config_that_is_no_mapping(command, tmp_path):
         ("--data.version=v1.0-test", "data.train_split must be set: version v1.0-test"),
         ("--data.tokens=[abc]", "data.tokens must name key frames of split mini_train, got abc"),
         ("--evaluation.class_range=0", "evaluation.class_range must be positive, in metres, got 0.0"),
+        (
+            "--depth_metrics.ranges=[9,3]",
+            "ranges must be at least two rising distances in metres, got (9.0, 3.0)",
+        ),
         ("--pictures.count=-2", "pictures.count must be -1 (all) or more, got -2"),
         ("--ckpt_path=gone.ckpt", "no such checkpoint: gone.ckpt"),
         ("--ckpt_path=best", "no such checkpoint: outputs/tiny/checkpoints/best.ckpt"),

@@ -10,6 +10,8 @@ from bev_train.gather import merge
 from bev_train.nonfinite import check_gradients, first_nonfinite_module
 from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
 
+DEPTH_SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
+
 
 def test_step_schedule_decays_after_whole_epochs():
     factor = lr_factor(ScheduleConfig(milestones=(2, 3)), total_steps=0, steps_per_epoch=10)
@@ -68,3 +70,10 @@ def test_first_value_of_a_shared_key_counts():
 def test_score_table_leaves_out_what_is_missing():
     table = score_table({"mAP": 0.25, "AP/car": 0.5}, "title")
     assert table.splitlines() == ["title", "  mAP 0.250", "  car 0.500"]
+
+
+def test_score_table_lays_out_depth_errors():
+    scores = {f"depth{row}_{score}": 0.5 for row in ("", "_mono_10_20m") for score in DEPTH_SCORES}
+    head, *rows = score_table(scores | {"depth": 7.0}, "title").splitlines()[1:]
+    assert head.split() == list(DEPTH_SCORES)
+    assert [line.split()[:-7] for line in rows] == [["depth"], ["depth", "mono", "10", "20m"]]

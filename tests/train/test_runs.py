@@ -31,6 +31,7 @@ def test_training_logs_losses_and_official_scores(trained):
     assert {f"val/{name}" for name in OFFICIAL} <= names
     assert {"val/AP/car", "val/AP/traffic_cone"} <= names
     assert {"val/depth_abs_rel", "val/depth_rmse", "val/depth_delta1", "val/depth_objects_abs_rel"} <= names
+    assert {"val/depth_mono_rmse_log", "val/depth_mono_objects_sq_rel", "val/depth_10_20m_delta3"} <= names
 
 
 def test_training_leaves_its_files_in_one_folder(trained):

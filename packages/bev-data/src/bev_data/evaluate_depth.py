@@ -1,4 +1,7 @@
-"""Errors of predicted depth at lidar points: AbsRel, SqRel, RMSE and the share within a factor of 1.25.
+"""Errors of predicted depth at lidar points: AbsRel, SqRel, RMSE (of logarithms too) and delta thresholds.
+
+`depth_quality` scores depths at once: over all points, on objects and by range of distance. The other
+functions do so batch by batch, by sums that add up over batches and processes.
 
 Shape shorthand: b samples, n cameras, h w depth cells, H W input pixels, p points, m boxes.
 
@@ -6,14 +9,70 @@ Source: Eigen et al., "Depth map prediction from a single image using a multi-sc
 section 4.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bev_data.batch import Batch
 
+# Borders of the ranges of distance in which depth is scored, metres.
+RANGES = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0)
 
-def depth_error_sums(predicted: Float[Tensor, "p"], true: Float[Tensor, "p"]) -> Float[Tensor, "5"]:
+
+def depth_quality(
+    predicted: Float[Tensor, "p"],
+    true: Float[Tensor, "p"],
+    on_object: Bool[Tensor, "p"] | None = None,
+    ranges: Sequence[float] = RANGES,
+) -> dict[str, dict[str, float]]:
+    """Score predicted depths.
+
+    Args:
+        predicted: metres.
+        true: metres, above 0.
+        on_object: whether a point lies on an object; None where that is not known.
+        ranges: rising borders of distance, metres.
+
+    Returns:
+        What `depth_scores` tells of "all" points, of those on "objects", and of those in each range of true
+        depth, named like "0_10m"; without the rows that have no point.
+    """
+    if on_object is None:
+        on_object = torch.zeros_like(true, dtype=torch.bool)
+    sums = depth_error_table(predicted, true, on_object, ranges)
+    rows = {name: depth_scores(row) for name, row in zip(table_rows(ranges), sums, strict=True)}
+    return {name: scores for name, scores in rows.items() if scores}
+
+
+def table_rows(ranges: Sequence[float] = RANGES) -> list[str]:
+    """Names of the rows of `depth_error_table`.
+
+    Raises:
+        ValueError: if the ranges do not rise.
+    """
+    pairs = list(itertools.pairwise(ranges))
+    if not pairs or any(low >= high for low, high in pairs):
+        raise ValueError(f"ranges must be at least two rising distances in metres, got {tuple(ranges)}")
+    return ["all", "objects", *(f"{low:g}_{high:g}m" for low, high in pairs)]
+
+
+def depth_error_table(
+    predicted: Float[Tensor, "p"],
+    true: Float[Tensor, "p"],
+    on_object: Bool[Tensor, "p"],
+    ranges: Sequence[float] = RANGES,
+) -> Float[Tensor, "r 8"]:
+    """`depth_error_sums` of all points, of those on objects, and of those in each range of true depth."""
+    everywhere = torch.ones_like(on_object)
+    borders = itertools.pairwise(ranges)
+    rows = [everywhere, on_object, *((true >= low) & (true < high) for low, high in borders)]
+    return torch.stack([depth_error_sums(predicted[row], true[row]) for row in rows])
+
+
+def depth_error_sums(predicted: Float[Tensor, "p"], true: Float[Tensor, "p"]) -> Float[Tensor, "8"]:
     """What the scores are made of, as sums over points in float64, so that batches and processes add up.
 
     Args:
@@ -21,7 +80,8 @@ def depth_error_sums(predicted: Float[Tensor, "p"], true: Float[Tensor, "p"]) ->
         true: metres, above 0.
 
     Returns:
-        Number of points, |error| / true, error² / true, error², number within a factor of 1.25.
+        Number of points, |error| / true, error² / true, error², (log predicted - log true)², and the numbers
+        within a factor of 1.25, 1.25² and 1.25³.
 
     Raises:
         ValueError: if the shapes differ.
@@ -39,26 +99,29 @@ def depth_error_sums(predicted: Float[Tensor, "p"], true: Float[Tensor, "p"]) ->
         error.abs() / true,
         error.square() / true,
         error.square(),
-        (ratio < 1.25).double(),
+        (predicted / true).log().square(),
+        *((ratio < 1.25**power).double() for power in (1, 2, 3)),
     ]
     return torch.stack([term.sum() for term in terms])
 
 
-def depth_scores(sums: Float[Tensor, "5"]) -> dict[str, float]:
+def depth_scores(sums: Float[Tensor, "8"]) -> dict[str, float]:
     """Means of the points behind sums.
 
     Returns:
-        abs_rel, sq_rel (metres), rmse (metres), delta1 (share within a factor of 1.25); nothing where there
-        was no point.
+        abs_rel, sq_rel (metres), rmse (metres), rmse_log, and delta1, delta2, delta3 (shares within a factor
+        of 1.25, 1.25², 1.25³); nothing where there was no point.
     """
-    count, relative, relative_squared, squared, hits = sums.tolist()
+    count, *totals = sums.tolist()
     if not count:
         return {}
+    relative, relative_squared, squared, log_squared, *hits = (total / count for total in totals)
     return {
-        "abs_rel": relative / count,
-        "sq_rel": relative_squared / count,
-        "rmse": (squared / count) ** 0.5,
-        "delta1": hits / count,
+        "abs_rel": relative,
+        "sq_rel": relative_squared,
+        "rmse": squared**0.5,
+        "rmse_log": log_squared**0.5,
+        **{f"delta{power}": share for power, share in enumerate(hits, start=1)},
     }
 
 

@@ -37,10 +37,12 @@ class Predictions(NamedTuple):
     Attributes:
         tasks: maps of the centre head.
         depth_probs: depth distribution of the key frame.
+        mono_depth_probs: the same before stereo; None in training, and where there is no stereo.
     """
 
     tasks: list[TaskMaps]
     depth_probs: Float[Tensor, "b n d h w"]
+    mono_depth_probs: Float[Tensor, "b n d h w"] | None = None
 
 
 class Frame(NamedTuple):
@@ -155,7 +157,11 @@ class Detector(nn.Module):
         bev = torch.cat([bev for bev, _ in lifted], dim=1)
         with torch.autocast(bev.device.type, enabled=False):
             tasks = self.head(self.bev_encoder(bev))
-        return Predictions(tasks, depth_probs=lifted[0][1])
+        probs = lifted[0][1]
+        mono = None
+        if self.stereo is not None and not self.training:
+            mono = frames[0].depth.logits.detach().softmax(dim=1).view(probs.shape)
+        return Predictions(tasks, probs, mono)
 
     def decode(self, predictions: Predictions) -> list[Detections]:
         """Boxes of every sample, in augmented keyego."""

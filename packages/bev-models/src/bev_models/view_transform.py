@@ -1,5 +1,7 @@
 """View transform: depth and context of the cameras -> features on the BEV grid."""
 
+import functools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -85,7 +87,23 @@ class LiftSplat(nn.Module):
             return lift_splat(
                 depth_probs, context, projection, self.edges, self.grid_shape, rounding=self.rounding
             )
-        volume = self.aggregation(depth_probs.flatten(0, 1), context.flatten(0, 1))
+        # Gradients and batch statistics need all images at once; otherwise only one camera's volume exists.
+        if self.training or torch.is_grad_enabled():
+            return self._refine_and_pool(self.aggregation, depth_probs, context, projection)
+        cameras = zip(*(torch.split(x, 1, dim=1) for x in (depth_probs, context, projection)), strict=True)
+        return functools.reduce(
+            torch.add, (self._refine_and_pool(self.aggregation, *camera) for camera in cameras)
+        )
+
+    def _refine_and_pool(
+        self,
+        aggregation: DepthAggregation,
+        depth_probs: Float[Tensor, "b n d h w"],
+        context: Float[Tensor, "b n c h w"],
+        projection: Float[Tensor, "b n 3 4"],
+    ) -> Float[Tensor, "b c y x"]:
+        """Refine the whole volume of these cameras, then sum it into the grid."""
+        volume = aggregation(depth_probs.flatten(0, 1), context.flatten(0, 1))
         coords = self._cells(projection, (depth_probs.shape[-2], depth_probs.shape[-1]))
         features = volume.reshape(len(context), -1, context.shape[2])
         return voxel_pooling(coords.flatten(1, 4), features, self.grid_shape, rounding=self.rounding)

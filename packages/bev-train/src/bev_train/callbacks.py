@@ -1,6 +1,7 @@
 """Scores at the end of a validation: the official nuScenes evaluation, depth errors, a table."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from bev_data.batch import Batch
 from bev_data.evaluate import evaluate_detections
-from bev_data.evaluate_depth import depth_error_sums, depth_scores, lidar_points
+from bev_data.evaluate_depth import RANGES, depth_error_table, depth_scores, lidar_points, table_rows
 from bev_data.results import to_nuscenes_results
 from bev_train.gather import gather, merge, on_rank_zero
 from bev_train.module import DetectionModule, DetectionOutput
 
 ERRORS = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")
+_DEPTH_SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
 
 class Found(NamedTuple):
@@ -165,45 +167,52 @@ class NuScenesEvaluation(_Evaluation):
 class DepthMetrics(_Evaluation):
     """Errors of the predicted depth at lidar points within the depth bins.
 
-    Logs `val/depth_abs_rel`, `val/depth_rmse` (metres), `val/depth_delta1` and so on, and the same of the
-    points in labelled boxes as `val/depth_objects_abs_rel`.
+    Logs `val/depth_abs_rel`, `val/depth_rmse` (metres), `val/depth_delta1` and so on; the same of the points
+    in labelled boxes as `val/depth_objects_abs_rel`, by range of distance as `val/depth_10_20m_abs_rel`, and,
+    where there is stereo, all of this for depth from one image alone as `val/depth_mono_abs_rel`.
     """
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+    def __init__(self, ranges: tuple[float, ...] = RANGES) -> None:
+        """Say how to part distance.
+
+        Args:
+            ranges: rising borders of distance in which errors are also told apart, metres.
+        """
+        self.rows = table_rows(ranges)
+        self.ranges = ranges
+        self.sums: dict[str, dict[str, Tensor]] = {}
 
     def begin(self) -> None:
         """Forget all points."""
         self.sums = {}
 
     def add(self, module: DetectionModule, batch: Batch, output: DetectionOutput) -> None:
-        """Add up the errors of each sample, for all points and for those in boxes."""
+        """Add up the errors of each sample."""
         if batch.lidar_depth is None:
             return
         bins = module.detector.config.depth_net.bins
+        depths = {"depth": output.expected_depth, "depth_mono": output.mono_depth}
         for i, meta in enumerate(batch.meta):
             one = Batch._make(field[i : i + 1] for field in cast(Iterable[Any], batch))
-            # What the detector cannot express does not count.
-            points = lidar_points(one, output.expected_depth[i : i + 1].float(), (bins.start, bins.stop))
-            # On the host, because not every device has float64.
-            predicted, lidar, on_object = (value.cpu() for value in points)
-            self.sums[meta.token] = torch.stack(
-                [
-                    depth_error_sums(predicted, lidar),
-                    depth_error_sums(predicted[on_object], lidar[on_object]),
-                ]
-            )
+            self.sums[meta.token] = {}
+            for kind, depth in depths.items():
+                if depth is not None:
+                    # What the detector cannot express does not count.
+                    points = lidar_points(one, depth[i : i + 1].float(), (bins.start, bins.stop))
+                    # On the host, because not every device has float64.
+                    predicted, lidar, on_object = (value.cpu() for value in points)
+                    table = depth_error_table(predicted, lidar, on_object, self.ranges)
+                    self.sums[meta.token][kind] = table
 
     def finish(self, trainer: Trainer, module: DetectionModule, stage: str) -> None:
         """Log the means over all samples; where no point was seen, nothing."""
-        sums = merge(gather(trainer, self.sums))
-        if not sums:
-            return
-        for name, row in zip(
-            ("depth", "depth_objects"), torch.stack(list(sums.values())).sum(0), strict=True
-        ):
-            scores = {f"{stage}/{name}_{key}": value for key, value in depth_scores(row).items()}
-            module.log_dict(scores, sync_dist=True)
+        samples = list(merge(gather(trainer, self.sums)).values())
+        for kind in samples[0] if samples else ():
+            table = torch.stack([sums[kind] for sums in samples]).sum(0)
+            for name, row in zip(self.rows, table, strict=True):
+                prefix = f"{stage}/{kind}" if name == "all" else f"{stage}/{kind}_{name}"
+                scores = {f"{prefix}_{key}": value for key, value in depth_scores(row).items()}
+                module.log_dict(scores, sync_dist=True)
 
 
 class ScoreTable(Callback):
@@ -243,11 +252,24 @@ def score_table(scores: Mapping[str, float], title: str) -> str:
         [(name, scores[name]) for name in ("mAP", "NDS", *ERRORS) if name in scores],
         list(classes.items())[:5],
         list(classes.items())[5:],
-        [(name, scores[name]) for name in scores if name.startswith("depth_") and "objects" not in name],
-        [(name, scores[name]) for name in scores if name.startswith("depth_objects")],
     ]
     lines = ["  " + "  ".join(f"{name} {value:.3f}" for name, value in row) for row in rows if row]
-    return "\n".join([title, *lines])
+    return "\n".join([title, *lines, *_depth_lines(scores)])
+
+
+def _depth_lines(scores: Mapping[str, float]) -> list[str]:
+    """Lay out depth errors, a line for each set of points."""
+    table: dict[str, dict[str, float]] = {}
+    for name, value in scores.items():
+        if found := re.fullmatch(rf"(depth\w*?)_({'|'.join(_DEPTH_SCORES)})", name):
+            table.setdefault(found[1].replace("_", " "), {})[found[2]] = value
+    width = max(map(len, table), default=0)
+    head = "  " + " " * width + "".join(f"{score:>10}" for score in _DEPTH_SCORES)
+    lines = [
+        f"  {name:<{width}}" + "".join(f"{row[score]:>10.3f}" for score in _DEPTH_SCORES)
+        for name, row in table.items()
+    ]
+    return [head, *lines] if lines else []
 
 
 class EpochSeed(Callback):

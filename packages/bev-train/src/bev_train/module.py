@@ -31,10 +31,12 @@ class DetectionOutput(NamedTuple):
     Attributes:
         detections: per sample, in keyego.
         expected_depth: of the key frame, metres.
+        mono_depth: the same before stereo; None where there is no stereo.
     """
 
     detections: list[Detections]
     expected_depth: Float[Tensor, "b n h w"]
+    mono_depth: Float[Tensor, "b n h w"] | None = None
 
 
 class DetectionModule(LightningModule):
@@ -181,8 +183,11 @@ class DetectionModule(LightningModule):
         return self._output(predictions)
 
     def _output(self, predictions: Predictions) -> DetectionOutput:
+        mono = predictions.mono_depth_probs
         return DetectionOutput(
-            self.detector.decode(predictions), self.detector.expected_depth(predictions.depth_probs)
+            self.detector.decode(predictions),
+            self.detector.expected_depth(predictions.depth_probs),
+            None if mono is None else self.detector.expected_depth(mono),
         )
 
     def _log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: Batch, on_step: bool) -> None:

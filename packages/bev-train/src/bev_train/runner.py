@@ -121,6 +121,7 @@ class BevCLI(LightningCLI):
             help="Steps over which that decay rises from 0; 0 for the full decay from the first step.",
         )
         parser.add_lightning_class_args(NuScenesEvaluation, "evaluation")
+        parser.add_lightning_class_args(DepthMetrics, "depth_metrics")
         parser.add_lightning_class_args(PictureWriter, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         # The detector's configuration is the one place where frames and classes are stated.
@@ -220,7 +221,7 @@ class BevCLI(LightningCLI):
         return [scores] if self.subcommand in ("validate", "test") else False
 
     def _callbacks(self, output: Path, settings: Any) -> list[Callback]:
-        callbacks: list[Callback] = [DepthMetrics(), ScoreTable()]
+        callbacks: list[Callback] = [ScoreTable()]
         if self.subcommand != "fit":
             return callbacks
         callbacks.append(EpochSeed())

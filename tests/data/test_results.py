@@ -113,6 +113,7 @@ def entry(**changes):
         (entry(sample_token="u"), "must carry that sample_token, got 'u'"),
         (entry(translation=[1.0, 2.0]), r"translation must be 3 finite numbers, got \[1.0, 2.0\] for t"),
         (entry(velocity=[0.0, float("nan")]), "velocity must be 2 finite numbers"),
+        (entry(size=[1.0, 0.0, 2.0]), r"size must be above 0 m, got \[1.0, 0.0, 2.0\] for t"),
         (entry(detection_score="high"), "detection_score must be 1 finite numbers, got 'high'"),
         (entry(detection_name="tank"), "detection_name must be one of car, .* got 'tank'"),
         (entry(attribute_name="flying"), "attribute_name must be one of .* got 'flying'"),

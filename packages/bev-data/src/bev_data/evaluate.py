@@ -1,7 +1,7 @@
 """The official nuScenes detection evaluation as a function: any subset of samples, no files, no output.
 
-The numbers come from the devkit's own code (`accumulate`, `calc_ap`, `calc_tp`, configuration
-detection_cvpr_2019).
+By default the numbers come from the devkit's own code (`accumulate`, `calc_ap`, `calc_tp`, configuration
+detection_cvpr_2019). The fast engine computes the same from whole arrays.
 """
 
 import contextlib
@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from bev_data.errors import InputError
+from bev_data.evaluate_fast import ERRORS, found_boxes, number_attributes, score, true_boxes
+from bev_data.infos import Infos, open_infos
 from bev_data.results import check_results
 from bev_data.splits import split_tokens
 from bev_data.tables import load_tables
@@ -74,6 +76,7 @@ def evaluate_detections(
     *,
     tokens: Sequence[str] | None = None,
     class_range: float | Mapping[str, float] | None = None,
+    engine: Literal["devkit", "fast"] = "devkit",
 ) -> DetectionMetrics:
     """Score detections.
 
@@ -81,18 +84,21 @@ def evaluate_detections(
         results: entries of the nuScenes results format by sample token; with `tokens`, others are ignored.
         root: data root.
         version: such as v1.0-mini.
-        split: such as mini_val.
+        split: such as mini_val, or one of one's own (`bev_data.splits`).
         tokens: samples to evaluate; None for all of the split.
         class_range: upper limit in metres of the radius within which boxes count, for all classes or by
             class. The official radius (30 to 50 m by class) is used where it is smaller.
+        engine: "devkit": the official code, for numbers that are reported. "fast": the same metrics to nine
+            decimals from the infos, without loading the tables; more than ten times as fast.
 
     Raises:
         FileNotFoundError: if the root, the version or a table is missing.
         ValueError: if the split has no annotations, a sample has no results, or the official code would
             refuse one.
     """
+    if engine not in ("devkit", "fast"):
+        raise InputError(f"engine must be 'devkit' or 'fast', got {engine!r}")
     root = Path(root)
-    tables = load_tables(root, version)
     of_split = split_tokens(root, version, split)
     if tokens is None:
         check_results(results, of_split)
@@ -105,14 +111,25 @@ def evaluate_detections(
                 f"tokens must be samples of the split {split}, got {sorted(strangers)[:1] or 'none at all'}"
             )
         check_results({token: results[token] for token in chosen if token in results}, chosen)
-    if not tables.sample_annotation:
+    config = _configuration(class_range)
+    entries = {token: results[token] for token in chosen}
+    if engine == "fast":
+        infos = open_infos(root, version, split, progress=False)
+        _check_annotated(infos.num_boxes > 0, root, version, split)
+        official = _score_fast(infos, config, entries)
+    else:
+        tables = load_tables(root, version)
+        _check_annotated(bool(tables.sample_annotation), root, version, split)
+        official = _score_by_devkit(tables, config, _load_ground_truth(tables, tuple(chosen)), entries)
+    return _metrics(official, config, len(chosen))
+
+
+def _check_annotated(annotated: bool, root: Path, version: str, split: str) -> None:
+    if not annotated:
         raise InputError(
             f"{version} in {root} has no annotations to evaluate {split} with; "
             f"upload the results file to the nuScenes evaluation server instead"
         )
-    config = _configuration(class_range)
-    truth = _load_ground_truth(tables, tuple(chosen))
-    return _evaluate(tables, config, truth, {token: results[token] for token in chosen})
 
 
 def _configuration(class_range: float | Mapping[str, float] | None) -> Any:
@@ -143,9 +160,26 @@ def _load_ground_truth(tables: Any, tokens: tuple[str, ...]) -> Any:
     return add_center_dist(tables, boxes)
 
 
-def _evaluate(
+def _score_fast(infos: Infos, config: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    from nuscenes.eval.detection.data_classes import DetectionMetrics as OfficialMetrics
+
+    names, attributes = list(config.class_names), number_attributes()
+    row_of = {token: row for row, token in enumerate(infos.tokens)}
+    truth = true_boxes([infos[row_of[token]] for token in results], names, attributes)
+    found = found_boxes(list(results.values()), names, attributes)
+    precisions, errors = score(truth, found, config)
+    official = OfficialMetrics(config)
+    for name, by_distance, by_error in zip(names, precisions.tolist(), errors.tolist(), strict=True):
+        for distance, precision in zip(config.dist_ths, by_distance, strict=True):
+            official.add_label_ap(name, distance, precision)
+        for error, value in zip(ERRORS, by_error, strict=True):
+            official.add_label_tp(name, error, value)
+    return official
+
+
+def _score_by_devkit(
     tables: Any, config: Any, truth: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> DetectionMetrics:
+) -> Any:
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.common.loaders import add_center_dist
     from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
@@ -169,6 +203,10 @@ def _evaluate(
             )
             value = np.nan if undefined else calc_tp(data[config.dist_th_tp], config.min_recall, error)
             official.add_label_tp(name, error, value)
+    return official
+
+
+def _metrics(official: Any, config: Any, num_samples: int) -> DetectionMetrics:
     return DetectionMetrics(
         mAP=official.mean_ap,
         NDS=official.nd_score,
@@ -179,7 +217,7 @@ def _evaluate(
             for name in config.class_names
         },
         class_range={name: float(limit) for name, limit in config.class_range.items()},
-        num_samples=len(results),
+        num_samples=num_samples,
     )
 
 

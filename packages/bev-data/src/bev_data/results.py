@@ -188,11 +188,32 @@ def check_results(
     for token, entries in results.items():
         if len(entries) > MAX_BOXES:
             raise InputError(f"a sample must have at most {MAX_BOXES} boxes, got {len(entries)} for {token}")
-        for entry in entries:
-            _check_entry(token, entry)
+        if not _is_sound(token, entries):
+            for entry in entries:
+                _check_entry(token, entry)
 
 
 _LENGTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detection_score": 1}
+
+
+def _is_sound(token: str, entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all entries of a sample pass; at once, because a results file may hold millions of them."""
+    try:
+        for field, length in _LENGTHS.items():
+            values = np.array([entry[field] for entry in entries], dtype=np.float64)
+            shape = (len(entries),) if length == 1 else (len(entries), length)
+            if entries and (values.shape != shape or not np.isfinite(values).all()):
+                return False
+            if field == "size" and (values <= 0).any():
+                return False
+        return all(
+            entry["sample_token"] == token
+            and entry["detection_name"] in _ATTRIBUTES
+            and entry["attribute_name"] in _ATTRIBUTE_NAMES
+            for entry in entries
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _check_entry(token: str, entry: Mapping[str, Any]) -> None:
@@ -205,6 +226,8 @@ def _check_entry(token: str, entry: Mapping[str, Any]) -> None:
             values = np.full(0, np.nan)
         if values.shape != (length,) or not np.isfinite(values).all():
             raise InputError(f"{field} must be {length} finite numbers, got {entry.get(field)!r} for {token}")
+    if min(entry["size"]) <= 0:
+        raise InputError(f"size must be above 0 m, got {entry['size']} for {token}")
     name, attribute = entry.get("detection_name"), entry.get("attribute_name")
     if name not in _ATTRIBUTES:
         raise InputError(f"detection_name must be one of {', '.join(_ATTRIBUTES)}, got {name!r} for {token}")

@@ -56,7 +56,8 @@ class Boxes(NamedTuple):
 
     def choose(self, chosen: Bools | I64) -> "Boxes":
         """Some of the boxes."""
-        return Boxes(*(values[chosen] for values in self))
+        columns: Any = (values[chosen] for values in self)
+        return Boxes(*columns)
 
 
 class Truth(NamedTuple):
@@ -220,7 +221,7 @@ def _average_precision(hit: Bools, positives: int, config: Any) -> float:
     hits = np.cumsum(hit).astype(np.float64)
     precision = np.interp(_RECALLS, hits / positives, hits / np.arange(1, len(hit) + 1), right=0)
     above = np.maximum(precision[round(100 * config.min_recall) + 1 :] - config.min_precision, 0)
-    return float(above.mean()) / (1 - config.min_precision)
+    return float(above.mean() / (1 - config.min_precision))
 
 
 def _errors(found: Boxes, true: Boxes, period: float) -> Float[F64, "m e"]:

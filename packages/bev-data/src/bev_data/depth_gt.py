@@ -1,8 +1,5 @@
 """`bev-data depth-gt`: the depth file of every key-frame image, in parallel."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +8,7 @@ from tqdm import tqdm
 from bev_data.files import atomic_path
 from bev_data.infos import Infos
 from bev_data.lidar_depth import depth_file, depth_points
+from bev_data.parallel import parallel_map
 
 
 def write_depth_files(
@@ -36,20 +34,9 @@ def write_depth_files(
         OSError: if a file cannot be written.
     """
     write = partial(_write_key_frame, root, infos, overwrite)
-    written = 0
-    with ExitStack() as stack:
-        if workers > 1:
-            # Fresh processes: a fork would copy the threads' locks of the libraries loaded here.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-            counts = pool.map(write, range(len(infos)), chunksize=4)
-        else:
-            counts = map(write, range(len(infos)))
-        bar = tqdm(
-            counts, total=len(infos), desc=f"depth of {infos.split}", unit="frame", disable=not progress
-        )
-        for count in bar:
-            written += count
+    counts = parallel_map(write, range(len(infos)), workers)
+    title = f"depth of {infos.split}"
+    written = sum(tqdm(counts, total=len(infos), desc=title, unit="frame", disable=not progress))
     return written, len(infos) * len(infos.cameras) - written
 
 
@@ -61,7 +48,8 @@ def _write_key_frame(root: Path, infos: Infos, overwrite: bool, row: int) -> int
         return 0
     for name, points in zip(todo, depth_points(root, info, todo), strict=True):
         with atomic_path(paths[name]) as temporary:
-            points.tofile(temporary)
+            # Not tofile, which does not tell when a disk is full.
+            temporary.write_bytes(points.tobytes())
     return len(todo)
 
 

@@ -1,10 +1,6 @@
 """`bev-data check`: all checks of a version, in parallel."""
 
-import multiprocessing
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +14,7 @@ from bev_data.errors import InputError
 from bev_data.infos import Infos
 from bev_data.infos_build import build_batch
 from bev_data.locations import infos_folder
+from bev_data.parallel import parallel_map
 from bev_data.splits import split_fingerprint
 from bev_data.table_columns import TableColumns
 from bev_data.table_rows import SampleData, read_rows
@@ -89,7 +86,9 @@ def check_version(
             infos = Infos(batch).save(Path(folder) / "all.arrow")
             del batch
             checker = FileChecker(root, infos, decode, sweeps)
-            for read, found in _in_parallel(checker, rows, workers, version, progress):
+            results = parallel_map(checker, rows, workers)
+            title = f"files of {version}"
+            for read, found in tqdm(results, title, len(rows), unit="frame", disable=not progress):
                 images += read
                 problems += found
     return Report(version, len(rows), images, total, tuple(problems))
@@ -97,23 +96,6 @@ def check_version(
 
 def _failed(version: str, problems: list[Problem]) -> Report:
     return Report(version, 0, 0, 0, tuple(problems))
-
-
-def _in_parallel(
-    checker: FileChecker, rows: list[int], workers: int, version: str, progress: bool
-) -> Iterable[tuple[int, list[Problem]]]:
-    with ExitStack() as stack:
-        results: Iterable[tuple[int, list[Problem]]]
-        if workers > 1:
-            # Fresh processes: a fork would copy the threads' locks of the libraries loaded here.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-            results = pool.map(checker, rows, chunksize=4)
-        else:
-            results = map(checker, rows)
-        yield from tqdm(
-            results, total=len(rows), desc=f"files of {version}", unit="frame", disable=not progress
-        )
 
 
 def _prepared_files(root: Path, version: str) -> list[Problem]:

@@ -125,8 +125,14 @@ def record(detector: Detector, stages: dict[str, Tensor], prefix: str) -> list[A
         by_range = output.view(12, 4, 3, 16, 48)
         return {f"ref{call // 3}.r{r}.it{call % 3}.score": by_range[:, r] for r in range(4)}
 
-    def aggregation(t: int, _: tuple[Any, ...], volume: Tensor) -> dict[str, Tensor]:
-        return {f"ref{t}.depth_aggregation": volume.permute(0, 2, 4, 3, 1)}
+    parts: list[Tensor] = []
+
+    def aggregation(call: int, _: tuple[Any, ...], volume: Tensor) -> dict[str, Tensor]:
+        if len(volume) == 12:
+            return {f"ref{call}.depth_aggregation": volume.permute(0, 2, 4, 3, 1)}
+        parts.append(volume)  # without gradient: camera by camera, two samples each
+        whole = torch.stack(parts, dim=1).flatten(0, 1)
+        return {"ref1.depth_aggregation": whole.permute(0, 2, 4, 3, 1)}
 
     refined = detector.view_transform.aggregation
     return [

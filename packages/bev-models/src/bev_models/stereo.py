@@ -167,8 +167,12 @@ class DynamicStereo(nn.Module):
         start, stop = self.range_start, self.range_stop
         mu = start + torch.sigmoid(reference.mu) * (stop - start)
         sigma = reference.sigma
-        features = features.detach()
-        sources = [s._replace(features=s.features.detach(), logits=s.logits.detach()) for s in sources]
+        # In float32 whatever autocast says: matches are found by differences of correlations.
+        features = features.detach().float()
+        sources = [
+            s._replace(features=s.features.detach().float(), logits=s.logits.detach().float())
+            for s in sources
+        ]
 
         # Evaluation treats all ranges in one pass; batch statistics may have to be kept apart in training.
         together = self.batch_ranges or not self.training

@@ -99,7 +99,9 @@ def test_a_damaged_sweep_stops_depth_gt_with_its_name(root, capfd, workers):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("command", ["infos", "depth-gt", "synth", "show", "eval"])
+@pytest.mark.parametrize(
+    "command", ["prepare", "check", "import", "export", "infos", "depth-gt", "synth", "show", "eval"]
+)
 def test_help_teaches(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

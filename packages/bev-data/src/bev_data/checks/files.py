@@ -1,6 +1,6 @@
 """Checks of the files of a key frame: images, lidar, and whether they fit poses, calibrations and boxes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from bev_data.checks.problem import Problem
 from bev_data.errors import InputError
 from bev_data.geometry import boxes_to_frame, invert, transform_points
 from bev_data.info import CameraFrame, Info, LidarFrame
-from bev_data.infos import Infos
 from bev_data.lidar_depth import depth_file, project_lidar, read_depth_file, read_lidar
 
 F32 = NDArray[np.float32]
@@ -36,13 +35,13 @@ class FileChecker:
 
     Attributes:
         root: data root.
-        infos: in a file.
+        infos: in a file, where there are several workers.
         decode: decode images as a whole; otherwise only their header and end are read.
         sweeps: check the images between key frames too.
     """
 
     root: Path
-    infos: Infos
+    infos: Sequence[Info]
     decode: bool
     sweeps: bool
 

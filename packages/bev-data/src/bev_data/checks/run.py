@@ -56,46 +56,40 @@ def check_version(
         raise FileNotFoundError(f"{root} must hold the folder {version}, but does not")
     missing = [table for table in TABLES if not (root / version / f"{table}.json").is_file()]
     if missing:
-        return _failed(
-            version,
-            [
-                Problem(
-                    "missing file",
-                    f"the table {table}.json must be in {root / version}, but it is missing; "
-                    f"unpack the metadata archive again",
-                    f"{version}/{table}.json",
-                )
-                for table in missing
-            ],
-        )
+        return Report(version, 0, 0, 0, tuple(_missing_table(root, version, table) for table in missing))
+    problems: list[Problem] = []
     try:
         tables = TableColumns(root, version) if tables is None else tables
-        problems = check_tables(tables)
+        problems += check_tables(tables)
         problems += _prepared_files(root, version)
         if all_files:
             problems += _all_files(root, version)
         every = [scene.token for scene in tables.scenes]
         batch = build_batch(tables, version, "all", every, tables.sweeps_between() if sweeps else 0, "")
     except InputError as error:
-        return _failed(version, [Problem("table", str(error))])
-    total = batch.num_rows
+        # Without whole tables there are no key frames to look at; what is wrong may be known by now.
+        return Report(version, 0, 0, 0, tuple(problems or [Problem("table", str(error))]))
+    total, images = batch.num_rows, 0
     rows = np.unique(np.linspace(0, total - 1, round(fraction * total)).round().astype(int)).tolist()
-    images = 0
-    if rows:
-        with tempfile.TemporaryDirectory() as folder:
-            infos = Infos(batch).save(Path(folder) / "all.arrow")
-            del batch
-            checker = FileChecker(root, infos, decode, sweeps)
-            results = parallel_map(checker, rows, workers)
-            title = f"files of {version}"
-            for read, found in tqdm(results, title, len(rows), unit="frame", disable=not progress):
-                images += read
-                problems += found
+    with tempfile.TemporaryDirectory() as folder:
+        # In a file, which all workers share.
+        infos = Infos(batch).save(Path(folder) / "all.arrow")
+        del batch
+        results = parallel_map(FileChecker(root, infos, decode, sweeps), rows, workers if rows else 1)
+        title = f"files of {version}"
+        for read, found in tqdm(results, title, len(rows), unit="frame", disable=not progress or not rows):
+            images += read
+            problems += found
     return Report(version, len(rows), images, total, tuple(problems))
 
 
-def _failed(version: str, problems: list[Problem]) -> Report:
-    return Report(version, 0, 0, 0, tuple(problems))
+def _missing_table(root: Path, version: str, table: str) -> Problem:
+    return Problem(
+        "missing file",
+        f"the table {table}.json must be in {root / version}, but it is missing; unpack the metadata archive "
+        f"again",
+        f"{version}/{table}.json",
+    )
 
 
 def _prepared_files(root: Path, version: str) -> list[Problem]:

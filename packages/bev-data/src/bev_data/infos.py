@@ -121,6 +121,11 @@ class Infos(Sequence[Info]):
         """Index of each key frame's predecessor in its scene; -1 at a scene's start."""
         return self._columns.prev
 
+    @property
+    def timestamps(self) -> NDArray[np.int64]:
+        """Moment of each key frame, in microseconds."""
+        return self._columns.timestamps
+
     def has_sweep(self, index: int, cameras: Sequence[str]) -> NDArray[np.bool_]:
         """By key frame: whether all these cameras have the sweep of this index (0 = the nearest)."""
         images = self._columns.images

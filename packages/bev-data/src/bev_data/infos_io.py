@@ -290,7 +290,7 @@ class Columns:
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._tokens, self._scenes = batch.column("token"), batch.column("scene")
-        self._timestamps = batch.column("timestamp").to_numpy()
+        self.timestamps: NDArray[np.int64] = batch.column("timestamp").to_numpy()
         self.prev: NDArray[np.int32] = batch.column("prev").to_numpy()
         self.images = _Rows(batch.column("images"))
         self.lidar = _Rows(batch.column("lidar"))
@@ -315,7 +315,7 @@ class Columns:
         return Info(
             token=self._tokens[row].as_py(),
             scene=self._scenes[row].as_py(),
-            timestamp=int(self._timestamps[row]),
+            timestamp=int(self.timestamps[row]),
             prev=None if prev < 0 else prev,
             cameras=steps[0],
             sweeps=tuple(steps[1:]),

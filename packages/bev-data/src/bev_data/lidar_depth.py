@@ -26,11 +26,15 @@ _MEND = "download its archive again, or pass lidar_depth=False where depth is no
 def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
     """Points of a sweep in the lidar's frame, metres.
 
+    A file of nuScenes holds x y z intensity ring as float32; a `.npy` file, rows that begin with x y z.
+
     Raises:
         FileNotFoundError: if the file is missing.
         ValueError: if it is empty or cut off.
     """
     path = root / lidar.file
+    if path.suffix == ".npy":
+        return _read_table(path)
     try:
         values = np.fromfile(path, dtype=np.float32)
     except FileNotFoundError:
@@ -43,6 +47,20 @@ def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
         )
     points: F32 = values.reshape(-1, _VALUES_PER_POINT)[:, :3]
     return points
+
+
+def _read_table(path: Path) -> Float[F32, "k 3"]:
+    try:
+        table = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"the lidar file {path} is missing; {_MEND}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"a lidar file must be whole, got a damaged one: {path} ({error})") from error
+    if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 3:
+        raise InputError(
+            f"a lidar file must hold one or more rows of x y z, got an array of {table.shape} in {path}"
+        )
+    return np.asarray(table[:, :3], dtype=np.float32)
 
 
 def project_lidar(

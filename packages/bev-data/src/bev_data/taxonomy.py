@@ -13,9 +13,10 @@ CLASSES: tuple[str, ...] = (
     "traffic_cone",
 )
 
-# nuScenes category -> detection class; categories that are not listed are not detected
-# (source: the nuScenes detection task, "general mapping" table).
+# Category -> detection class; categories that are not listed are not detected (source: the nuScenes detection
+# task, "general mapping" table). Data of one's own may name a class itself.
 CATEGORY_TO_CLASS: dict[str, str] = {
+    **{name: name for name in CLASSES},
     "vehicle.car": "car",
     "vehicle.truck": "truck",
     "vehicle.construction": "construction_vehicle",

@@ -1,5 +1,6 @@
 """nuScenes-format data for Lightning: infos, datasets, loaders."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -66,14 +67,44 @@ class EpochSampler(DistributedSampler[int]):
         super().__init__(positions, num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.positions = positions
         self.samples = dataset
+        self.skip = 0
 
     def __iter__(self) -> Iterator[int]:
-        return (self.positions[i] for i in super().__iter__())
+        """Indices of this process in order, once without the first `skip` of them."""
+        first, self.skip = self.skip, 0
+        return (self.positions[i] for i in itertools.islice(super().__iter__(), first, None))
 
     def set_epoch(self, epoch: int) -> None:
         """Move on to an epoch; Lightning calls this before a loader starts its workers on it."""
         super().set_epoch(epoch)
         self.samples.set_epoch(epoch)
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """A loader that goes on after the last batch it handed out when a run goes on within an epoch.
+
+    Lightning keeps its state in checkpoints.
+    """
+
+    handed_out = 0  # batches of this epoch
+
+    def __iter__(self) -> Any:
+        self.handed_out = self.sampler.skip // self.batch_size  # type: ignore[attr-defined, operator]
+        # Workers start here, not with the first batch.
+        return self._count(super().__iter__())
+
+    def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self.handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch has come; 0 at its end."""
+        return {"batches": self.handed_out % len(self)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Leave out what was handed out before, once."""
+        self.sampler.skip = state_dict["batches"] * self.batch_size  # type: ignore[attr-defined, operator]
 
 
 class DetectionDataModule(LightningDataModule):
@@ -278,7 +309,7 @@ class DetectionDataModule(LightningDataModule):
             shuffle=stage == "train",
             seed=self.seed,
         )
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,

@@ -34,7 +34,7 @@ def add_check(commands: "Commands") -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"read the files of {_QUICK_FRACTION:.0%} of the key frames, and images by header and end only",
+        help=f"read the files of {_QUICK_FRACTION:.0%}% of the key frames, and images by header and end only",
     )
     parser.add_argument("--no-sweeps", action="store_true", help="leave images between key frames out")
     parser.add_argument(

@@ -89,7 +89,7 @@ class ResumableLoader(DataLoader[Sample]):
     handed_out = 0  # batches of this epoch
 
     def __iter__(self) -> Any:
-        self.handed_out = self.sampler.skip // self.batch_size  # type: ignore[attr-defined, operator]
+        self.handed_out = self.sampler.skip // self.batch_size  # type: ignore[attr-defined]
         # Workers start here, not with the first batch.
         return self._count(super().__iter__())
 

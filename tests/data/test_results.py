@@ -7,6 +7,7 @@ import pytest
 
 from bev_data.dataset import History, NuScenesDataset
 from bev_data.geometry import pose
+from bev_data.infos import build_infos
 from bev_data.results import (
     attribute_of,
     check_results,
@@ -143,3 +144,26 @@ def test_files_that_are_no_results_are_named(tmp_path, content, message):
         read_results(path)
     with pytest.raises(FileNotFoundError, match=r"none\.json does not exist"):
         read_results(tmp_path / "none.json")
+
+
+def test_results_of_a_test_split_are_ready_to_submit(write_database, tmp_path):
+    """Without annotations: every key frame has an entry, and the devkit's loader takes the file."""
+    from nuscenes.eval.common.loaders import load_prediction
+    from nuscenes.eval.detection.data_classes import DetectionBox
+
+    root = write_database(
+        tmp_path / "d", version="v1.0-test", scenes={"scene-0077": 2, "scene-0078": 1}, annotations=False
+    )
+    infos = build_infos(root, "v1.0-test", "test", progress=False)
+    results = {
+        info.token: to_nuscenes_results(info.token, info.keyego2global, BOXES, [0.3, 0.9], [0, 8])
+        for info in infos
+    }
+    write_results(results, tmp_path / "test.json", tokens=infos.tokens)
+    boxes, meta = load_prediction(str(tmp_path / "test.json"), 500, DetectionBox)
+    assert sorted(boxes.sample_tokens) == sorted(infos.tokens)
+    assert len(boxes.all) == 6
+    assert set(meta) == {f"use_{what}" for what in ("camera", "lidar", "radar", "map", "external")}
+    del results[infos.tokens[2]]
+    with pytest.raises(ValueError, match="got 1 missing and 0 unknown ones"):
+        write_results(results, tmp_path / "test.json", tokens=infos.tokens)

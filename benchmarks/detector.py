@@ -2,8 +2,8 @@
 
 Both hold the same weights and see the same six cameras and two frames at 256 x 704. The plain path is what
 one writes in torch alone: stereo warps the features of one depth range after the other with grid_sample and
-multiplies, lift-splat multiplies depth and context out for every point of the frustum before summing them into
-the grid, and feature maps keep their channels apart. Predictions must agree before anything is measured.
+multiplies, lift-splat multiplies depth and context out for every point of the frustum before any is summed,
+and feature maps keep their channels apart. Predictions must agree before anything is measured.
 """
 
 import copy

@@ -259,7 +259,7 @@ def image_root(tmp_path_factory):
 class TestPublished:
     """Dataset items of one real rig, as the published code makes them."""
 
-    CASES = ("eval_2key_first", "eval_2key_moved")
+    CASES = ("eval_2key_first", "eval_2key_moved", "eval_2key_other_scene", "eval_key4")
     CAMERAS = (
         "CAM_FRONT_LEFT",
         "CAM_FRONT",

@@ -31,8 +31,8 @@ def load_image(
         frame: the image.
         transform: resize, crop, flip, rotation.
         decoding: "exact": the published steps (`ImageTransform.apply`), bit by bit. "fast": the same with
-            another implementation of the resize, which rounds a few values in ten thousand by one; about
-            four times as fast for photographs of 1600x900 pixels.
+            another implementation, which rounds one or two values in a thousand the other way; about four
+            times as fast for photographs of 1600x900 pixels.
         out: the input's pixels.
 
     Raises:

@@ -89,7 +89,8 @@ class ResumableLoader(DataLoader[Sample]):
     handed_out = 0  # batches of this epoch
 
     def __iter__(self) -> Any:
-        self.handed_out = self.sampler.skip // self.batch_size  # type: ignore[attr-defined]
+        # Lightning puts a sampler of its own in place where it predicts; nothing is skipped there.
+        self.handed_out = getattr(self.sampler, "skip", 0) // (self.batch_size or 1)
         # Workers start here, not with the first batch.
         return self._count(super().__iter__())
 

@@ -1,0 +1,2 @@
+// All kernels as plain C++; see machine.h.
+#include "lift.cu"

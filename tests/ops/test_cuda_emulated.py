@@ -45,6 +45,42 @@ def test_lift_splat_of_a_rig(dtype: torch.dtype, channels: int, roll: float) -> 
 
 
 @settings(max_examples=CASES, deadline=None)
-@given(data=st.data())
-def test_lift_splat_of_anything(data: st.DataObject) -> None:
-    cases.check_lift_splat(KERNELS, "cpu", *cases.any_lift(data))
+@given(data=st.data(), deterministic=st.booleans())
+def test_lift_splat_of_anything(data: st.DataObject, deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        cases.check_lift_splat(KERNELS, "cpu", *cases.any_lift(data))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(data=st.data(), deterministic=st.booleans())
+def test_voxel_pooling_of_anything(data: st.DataObject, deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        cases.check_voxel_pooling(KERNELS, "cpu", *cases.any_pool(data))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@DTYPES
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("places", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("behind", ["zero", "corner"])
+@pytest.mark.parametrize(("channels", "groups"), [(32, 8), (72, 2), (21, 7), (6, 1)])
+def test_plane_sweep(
+    dtype: torch.dtype, places: torch.dtype, behind: str, channels: int, groups: int
+) -> None:
+    views = cases.sweep(2, channels, (9, 8), (11, 6, 7), dtype, places)
+    cases.check_plane_sweep(KERNELS, "cpu", *views, groups, behind)
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(data=st.data(), deterministic=st.booleans())
+def test_plane_sweep_of_anything(data: st.DataObject, deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        cases.check_plane_sweep(KERNELS, "cpu", *cases.any_sweep(data), slopes=False)
+    finally:
+        torch.use_deterministic_algorithms(False)

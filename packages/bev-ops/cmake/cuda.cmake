@@ -40,7 +40,8 @@ if(cuda_compiler)
       list(APPEND architectures 90-real 100-real 120)
     endif()
   endif()
-  add_library(bev_cuda OBJECT cpp/cuda/device.cu cpp/cuda/lift.cu)
+  add_library(bev_cuda OBJECT cpp/cuda/device.cu cpp/cuda/lift.cu cpp/cuda/pool.cu cpp/cuda/sweep.cu
+    cpp/cuda/sweep_gradients.cu)
   set_target_properties(bev_cuda PROPERTIES
     CUDA_ARCHITECTURES "${architectures}" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
   target_sources(_native PRIVATE cpp/cuda/module_cuda.cpp $<TARGET_OBJECTS:bev_cuda>)

@@ -108,7 +108,8 @@ BEV_PLACE Tap<T> tap_at(T u, T v, int64_t width, int64_t height) {
   // round up; the position then counts as that number.
   const int32_t x = int32_t(column + T(1)) - 1, y = int32_t(row + T(1)) - 1;
   const T fx = column - T(x), fy = row - T(y);
-  return {seen ? x : kNowhere, y, fx > T(0) ? fx : T(0), fy > T(0) ? fy : T(0)};
+  const bool touches = seen & (x < int32_t(width)) & (y < int32_t(height));
+  return {touches ? x : kNowhere, y, fx > T(0) ? fx : T(0), fy > T(0) ? fy : T(0)};
 }
 
 }  // namespace bev

@@ -17,10 +17,6 @@ Lift<V, P> lift_of(const LiftCall& call) {
   return lift;
 }
 
-#define BEV_TYPES(v, p)                 \
-  using V = typename decltype(v)::type; \
-  using P = typename decltype(p)::type
-
 }  // namespace
 
 void LiftCall::splat(uintptr_t bev) const {

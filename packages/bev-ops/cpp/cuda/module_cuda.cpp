@@ -31,6 +31,31 @@ void bind(py::module_& m) {
       .def("context_gradient", &LiftCall::context_gradient, free)
       .def("keys", &LiftCall::keys, free)
       .def("gather", &LiftCall::gather, free);
+  py::class_<PoolCall>(m, "PoolCall", py::module_local())
+      .def(py::init([](const Sizes3& sizes, const Sizes3& grid, bool trunc, int values, int device,
+                       uintptr_t stream) {
+        return PoolCall{sizes, grid_of(grid, trunc), Type(values), {device, stream}};
+      }))
+      .def("keys",
+           [](const PoolCall& call, int places, uintptr_t coords, const Sizes3& stride, uintptr_t key) {
+             call.keys(Type(places), coords, stride, key);
+           }, free)
+      .def("splat", &PoolCall::splat, free)
+      .def("gather", &PoolCall::gather, free)
+      .def("gradient", &PoolCall::gradient, free);
+  py::class_<SweepCall>(m, "SweepCall", py::module_local())
+      .def(py::init([](const std::array<int64_t, 8>& sizes, const std::array<double, 2>& hidden, int values,
+                       int places, uintptr_t reference, uintptr_t source, uintptr_t projection, uintptr_t depth,
+                       const std::array<int64_t, 4>& stride, int device, uintptr_t stream) {
+        return SweepCall{sizes, hidden, Type(values), Type(places), reference, source, projection, depth,
+                         stride, {device, stream}};
+      }))
+      .def("warp", &SweepCall::warp, free)
+      .def("correlate", &SweepCall::correlate, free)
+      .def("view_gradients", &SweepCall::view_gradients, free)
+      .def("depth_gradient", &SweepCall::depth_gradient, free)
+      .def("keys", &SweepCall::keys, free)
+      .def("source_gradient", &SweepCall::source_gradient, free);
 #ifndef BEV_EMULATE
   m.def("cuda_problem", &problem, "Why the kernels cannot run on a device; empty where they can.");
   m.def("cuda_runtime_version", &runtime_version);

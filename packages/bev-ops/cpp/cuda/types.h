@@ -5,6 +5,7 @@
 
 #include "calls.h"
 #include "machine.h"
+#include "sweep.h"
 
 namespace bev {
 namespace cuda {
@@ -42,6 +43,11 @@ void for_place(Type places, Body&& body) {
   body(Tag<float>{});
 }
 
+// The types that a body of for_types was called with.
+#define BEV_TYPES(v, p)                 \
+  using V = typename decltype(v)::type; \
+  using P = typename decltype(p)::type
+
 // Half-precision values come with places in single precision only, which bounds the size of the library.
 template <class Body>
 void for_types(Type values, Type places, Body&& body) {
@@ -53,6 +59,15 @@ void for_types(Type values, Type places, Body&& body) {
       for_place(places, [&](auto p) { body(v, p); });
     }
   });
+}
+
+template <class V, class P>
+Sweep<V, P> sweep_of(const SweepCall& call) {
+  const auto& s = call.sizes;
+  return {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], call.hidden[0], call.hidden[1],
+          at<const V>(call.reference), at<const V>(call.source), at<const P>(call.projection),
+          at<const P>(call.depth), {call.stride[0], call.stride[1], call.stride[2], call.stride[3]},
+          in_fours<V>(s[1], call.reference) && in_fours<V>(s[1], call.source)};
 }
 
 }  // namespace cuda

@@ -49,7 +49,11 @@ def rig(cameras: int, height: int, width: int, grid: tuple[int, int, int], roll:
     for n in range(cameras):
         angle = 2 * math.pi * n / cameras + 0.3
         axes = torch.tensor(
-            [[math.sin(angle), 0.02, math.cos(angle)], [-math.cos(angle), 0.01, math.sin(angle)], [0, -1, 0.03]]
+            [
+                [math.sin(angle), 0.02, math.cos(angle)],
+                [-math.cos(angle), 0.01, math.sin(angle)],
+                [0, -1, 0.03],
+            ]
         )
         matrices[:, n, :, :3] = (axes @ turn @ rays) * cells[:, None]
         matrices[:, n, :, 3] = torch.tensor([51.2, 51.2, 6.5]) * cells
@@ -175,7 +179,10 @@ def sweep(
 def any_sweep(data: st.DataObject) -> tuple[Tensor, Tensor, Tensor, Tensor, int, str]:
     """Arguments of a plane sweep of any size, layout and dtype, with positions anywhere and nowhere."""
     draw, order, size = data.draw, st.permutations(range(4)), st.integers(0, 7)
-    batch, height, width, source_height, source_width = draw(st.integers(0, 2)), *(draw(size) for _ in range(4))
+    batch, height, width, source_height, source_width = (
+        draw(st.integers(0, 2)),
+        *(draw(size) for _ in range(4)),
+    )
     hypotheses = draw(st.integers(0, 17))
     groups = draw(st.integers(1, 3))
     channels = groups * draw(st.integers(0, 20))

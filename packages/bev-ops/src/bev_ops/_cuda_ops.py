@@ -1,8 +1,8 @@
 """The CUDA kernels on real tensors: conversion of dtypes, allocation of results, the calls.
 
-Half precision is read and written as it is, sums run in float32 or better. Sums that atomic additions take in any
-order are taken in the order of the points instead under `torch.use_deterministic_algorithms(True)`. Every method
-trusts its arguments, puts its work into the current stream and returns.
+Half precision is read and written as it is, sums run in float32 or better. Where atomic additions sum in any
+order, `torch.use_deterministic_algorithms(True)` has the sums taken in the order of the points instead. Every
+method trusts its arguments, puts its work into the current stream and returns.
 """
 
 import math
@@ -62,7 +62,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _by_cell(keys: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Points in the order of their cells, and where each cell starts; later cells hold what counts nowhere."""
+    """Points in the order of their cells, and where each cell starts; those behind count nowhere."""
     keys, points = keys.sort(stable=True)
     return points, torch.searchsorted(keys, torch.arange(cells + 1, device=keys.device))
 
@@ -143,8 +143,9 @@ class Kernels:
     ) -> tuple[Tensor, Tensor]:
         """Gradients of depth and context, empty where not wanted."""
         if _is_empty(depth, context):
-            return tuple(
-                like.new_zeros(like.shape if want else 0) for like, want in zip((depth, context), wanted, strict=True)
+            return (
+                depth.new_zeros(depth.shape if wanted[0] else 0),
+                context.new_zeros(context.shape if wanted[1] else 0),
             )
         call, (weights, *_held) = self._lift(depth, context, projection, depth_bins, grid, rounding)
         rows = _rows(grad, weights.dtype)
@@ -267,7 +268,7 @@ class Kernels:
         behind: str,
         wanted: list[bool],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of reference, source and depth, empty where not wanted; without a reference, of a warp."""
+        """Gradients of reference, source and depth, empty where not wanted; of a warp without reference."""
         batch, channels, source_height, source_width = source.shape
         like = source if reference is None else reference
         views = (source,) if reference is None else (source, reference)
@@ -277,7 +278,9 @@ class Kernels:
         if wanted[0]:
             shape = (batch, *depth.shape[2:], channels)
             values = _value_dtype(compute_dtype(projection, depth), *views)
-            grad_reference = like.new_zeros(shape, dtype=values) if empty else like.new_empty(shape, dtype=values)
+            grad_reference = (
+                like.new_zeros(shape, dtype=values) if empty else like.new_empty(shape, dtype=values)
+            )
         if wanted[1]:
             grad_source = source.new_zeros((batch, source_height, source_width, channels), dtype=sums)
         if wanted[2]:

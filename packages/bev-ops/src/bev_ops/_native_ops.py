@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bev_ops import _cuda_devices
 from bev_ops._checks import compute_dtype
-from bev_ops._compiled import native
+from bev_ops._compiled import native as native
 from bev_ops.reference import hidden_position
 
 # Channels of packed maps are padded to a multiple of this.

@@ -36,7 +36,7 @@ def problem(index: int) -> str:
     if not built():
         return (
             "bev_ops was built without CUDA; with nvcc on PATH, `pip install --force-reinstall --no-deps "
-            "--no-binary bev-ops bev-ops` (or `pip install packages/bev-ops` in a checkout) builds the kernels"
+            "--no-binary bev-ops bev-ops` (or `pip install packages/bev-ops` in a checkout) builds them"
         )
     found: str = native.cuda_problem(index)
     if not found:

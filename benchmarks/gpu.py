@@ -1,8 +1,8 @@
 """The ops on a GPU beside what torch offers: `python benchmarks/gpu.py`.
 
-Every candidate is captured in a CUDA graph, so that launches from Python do not count, and starts with an empty
-L2 cache. The baselines find their indices built; bev_ops starts from the camera matrices. "Interval kernel" is
-the design of BEVPoolv2: one program per occupied cell walks the sorted points of the cell.
+Every candidate is captured in a CUDA graph, so that launches from Python do not count, and starts with an
+empty L2 cache. The baselines find their indices built; bev_ops starts from the camera matrices. "Interval
+kernel" is the design of BEVPoolv2: one program per occupied cell walks the sorted points of the cell.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from . import cuda_cases as cases
 emulated = load("_emulated")
 if emulated is None:
     pytest.skip(
-        "the emulation is not built: `nox -s cuda` builds and tests it, or pip with "
+        "the emulation is not built: `nox -s sanitize` builds and tests it, or pip with "
         "-C cmake.define.BEV_OPS_EMULATE_CUDA=ON",
         allow_module_level=True,
     )

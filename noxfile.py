@@ -5,6 +5,8 @@ continuous integration runs: `nox -s test -t ci`. What follows `--` goes on to t
 """
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,6 +84,41 @@ def test(session: nox.Session, package: str) -> None:
     if package == "bev-ops":
         # torch.compile cannot trace the shape checks of tests/conftest.py.
         session.run("pytest", "tests/ops/test_native_torch.py", *session.posargs, env={"BEV_TYPECHECK": "0"})
+
+
+@nox.session(python=MAIN_PYTHON)
+def sanitize(session: nox.Session) -> None:
+    """Test bev-ops and its CUDA kernels, emulated, under address and undefined-behaviour sanitizers."""
+    compiler = os.environ.get("CXX", "c++")
+    libraries = []
+    for name in ("libasan.so", "libubsan.so"):
+        found = subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
+        )
+        libraries.append(found.stdout.strip())
+    if not all(Path(library).is_file() for library in libraries):
+        session.skip(f"{compiler} comes without the sanitizers of GCC")
+    defines = ("BEV_OPS_SANITIZE=ON", "BEV_OPS_EMULATE_CUDA=ON", "BEV_OPS_CUDA=OFF")
+    settings = ("cmake.build-type=RelWithDebInfo", *(f"cmake.define.{define}" for define in defines))
+    arguments = [word for setting in settings for word in ("-C", setting)]
+    session.install(
+        "-c", str(ROOT / "constraints.txt"), *arguments, str(ROOT / "packages/bev-ops"), *TEST_TOOLS
+    )
+    tests = ("tests/ops/test_cuda_emulated.py", "tests/ops/test_native.py")
+    session.run(
+        "pytest",
+        *(tests if not session.posargs else session.posargs),
+        # Python itself frees little at its end.
+        env={"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"},
+    )
+
+
+@nox.session(venv_backend="none")
+def cuda(session: nox.Session) -> None:
+    """Compile the CUDA kernels for two architectures; none may spill registers. Needs nvcc, no GPU."""
+    if shutil.which("nvcc") is None:
+        session.skip("there is no nvcc on PATH")
+    session.run(sys.executable, "packages/bev-ops/tools/check_spills.py")
 
 
 @nox.session(python=MAIN_PYTHON)

@@ -5,17 +5,14 @@
 
 #include <cstdint>
 
+#include "places.h"
+
 namespace bev {
 
 // Image rows that are treated as one column; also what channel counts of packed features are padded to.
 constexpr int kRows = 16;
 
 inline int64_t padded(int64_t channels) { return (channels + kRows - 1) / kRows * kRows; }
-
-struct Grid {
-  int64_t z, y, x;
-  bool trunc;  // round toward zero instead of down
-};
 
 // Points of one image column merged by cell: cell g receives, from row r, weight[g * kRows + r].
 template <class T>

@@ -8,6 +8,9 @@
 
 #include "ops.h"
 #include "parallel.h"
+#ifdef BEV_CUDA
+#include "cuda/module_cuda.h"
+#endif
 
 namespace py = pybind11;
 
@@ -195,4 +198,7 @@ PYBIND11_MODULE(_native, m) {
   m.attr("threads") = "none";
 #endif
   m.attr("compiler") = BEV_COMPILER;
+#ifdef BEV_CUDA
+  bev::cuda::bind(m);
+#endif
 }

@@ -5,9 +5,6 @@ namespace bev {
 namespace BEV_ISA {
 namespace {
 
-// No point of the source view.
-constexpr int32_t kNowhere = INT32_MIN;
-
 // The source cells around one position and their weights; what lies outside the view reads `zeros`.
 template <class T>
 struct Taps {
@@ -49,18 +46,12 @@ BEV_INLINE Vec<T> blend(const Taps<T>& taps, int64_t c) {
 
 template <class T>
 void find_taps(const Map<T>& map, const T* u, const T* v, int64_t width, TapRow<T> out) {
-  const T u_end = T(map.width), v_end = T(map.height);
   for (int64_t j = 0; j < width; ++j) {
-    const bool seen = (u[j] > T(-1)) & (u[j] < u_end) & (v[j] > T(-1)) & (v[j] < v_end);
-    const T column = seen ? u[j] : T(0), row = seen ? v[j] : T(0);
-    // Both are above -1, so that adding one makes truncation a floor. Just below a whole number that sum may
-    // round up; the position then counts as that number.
-    const int32_t x = int32_t(column + T(1)) - 1, y = int32_t(row + T(1)) - 1;
-    const T fx = column - T(x), fy = row - T(y);
-    out.fx[j] = fx > T(0) ? fx : T(0);
-    out.fy[j] = fy > T(0) ? fy : T(0);
-    out.x[j] = seen ? x : kNowhere;
-    out.y[j] = y;
+    const Tap<T> tap = tap_at(u[j], v[j], map.width, map.height);
+    out.fx[j] = tap.fx;
+    out.fy[j] = tap.fy;
+    out.x[j] = tap.x;
+    out.y[j] = tap.y;
   }
 }
 

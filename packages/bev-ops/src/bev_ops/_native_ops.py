@@ -3,16 +3,16 @@
 Half precision is converted, sums run in float32 or better. Every function trusts its arguments.
 """
 
-import importlib
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from bev_ops import _cuda_devices
 from bev_ops._checks import compute_dtype
+from bev_ops._compiled import native as native
 from bev_ops.reference import hidden_position
 
 # Channels of packed maps are padded to a multiple of this.
@@ -23,23 +23,14 @@ _MAX_AXIS, _MAX_CELLS = 2**24, 2**31
 _LARGE = 4 * 2**20
 
 
-def _load() -> Any:
-    """The compiled module, or None where the package was installed without one."""
-    try:
-        return importlib.import_module("bev_ops._native")
-    except ModuleNotFoundError as error:
-        if error.name != "bev_ops._native":
-            raise
-        return None
-
-
-native = _load()
 _warned = False
 
 
 def runs(device: torch.device) -> bool:
     """Whether the compiled kernels serve a device; warns once where they should and are missing."""
     global _warned
+    if device.type == "cuda":
+        return bool(_cuda_devices.runs(device.index))
     if device.type != "cpu":
         return False
     if native is None and not _warned:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bev_ops import _cuda_devices, _cuda_ops
 from bev_ops import _native_ops as native_ops
 from bev_ops import _second_order as second_order
 
@@ -258,3 +259,10 @@ _define(
 _differentiate("homography_warp", _warp_backward, _warp_setup)
 _differentiate("plane_sweep_correlation", _correlation_backward, _correlation_setup)
 _differentiate("plane_sweep_backward", _sweep_backward_backward, _sweep_backward_setup)
+
+
+# The same operators on GPUs.
+
+if _cuda_devices.built():
+    for _name, _kernel in _cuda_ops.Kernels(native_ops.native).by_operator().items():
+        _LIBRARY.impl(_name, _kernel, "CUDA")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _native_ops, reference
+from bev_ops import _cuda_devices, _native_ops, reference
 
 # Relative norm of the error that float32 may have.
 _TOLERANCE = 1e-5
@@ -27,12 +27,14 @@ def main() -> int:
         )
         if native.threads == "none":
             print("  built without OpenMP: each op runs on one thread")
+        print(f"  CUDA: {_cuda_devices.build()}")
     for device, runs in _devices():
         print(f"{device}: {runs}")
-    problems = _self_test()
+    tested = ["cpu", *_gpus()]
+    problems = [f"{device}: {problem}" for device in tested for problem in _self_test(torch.device(device))]
     for problem in problems:
         print(f"WRONG: {problem}")
-    print("self-test: " + ("failed" if problems else "passed"))
+    print(f"self-test on {', '.join(tested)}: " + ("failed" if problems else "passed"))
     return 1 if problems or native is None else 0
 
 
@@ -41,19 +43,25 @@ def _devices() -> list[tuple[str, str]]:
     count = torch.get_num_threads()
     plain = "plain torch"
     found = [("cpu", plain if _native_ops.native is None else f"compiled kernels, {count} threads")]
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    found += [(f"cuda:{index} ({name})", plain) for index, name in enumerate(gpus)]
+    for index, device in enumerate(_gpus()):
+        problem = _cuda_devices.problem(index)
+        runs = f"{plain}: {problem}" if problem else "compiled kernels"
+        found.append((f"{device} ({torch.cuda.get_device_name(index)})", runs))
     if torch.backends.mps.is_available():
         found.append(("mps", plain))
     return found
 
 
-def _self_test() -> list[str]:
-    """Results of each op on the CPU that differ from its definition."""
+def _gpus() -> list[str]:
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+def _self_test(device: torch.device) -> list[str]:
+    """Results of each op on a device that differ from its definition."""
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator)
+        return torch.rand(shape, generator=generator).to(device)
 
     depth, context, projection, bins = (
         rand(1, 2, 9, 5, 7),
@@ -66,7 +74,7 @@ def _self_test() -> list[str]:
     view, source, pose, planes = (
         rand(1, 24, 5, 6),
         rand(1, 24, 7, 8),
-        torch.eye(3, 4)[None],
+        torch.eye(3, 4, device=device)[None],
         1 + rand(1, 3, 5, 6),
     )
     pairs: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {

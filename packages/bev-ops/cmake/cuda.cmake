@@ -1,0 +1,68 @@
+# The CUDA kernels: compiled into _native where there is a compiler for CUDA, and on request as plain C++ into
+# _emulated, which runs them on the processor for tests.
+set(BEV_OPS_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO where nvcc is found, ON or OFF")
+set_property(CACHE BEV_OPS_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(BEV_OPS_CUDA_ARCHITECTURES "" CACHE STRING
+  "CUDA architectures as in CMAKE_CUDA_ARCHITECTURES; empty: all from sm_75 that the compiler knows")
+option(BEV_OPS_EMULATE_CUDA "Build the CUDA kernels for the processor too, for tests" OFF)
+
+if(NOT BEV_OPS_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "bev-ops: BEV_OPS_CUDA must be AUTO, ON or OFF, got ${BEV_OPS_CUDA}")
+endif()
+
+set(cuda_compiler "")
+if(NOT BEV_OPS_CUDA STREQUAL "OFF")
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(BEV_OPS_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+    if(BEV_OPS_NVCC)
+      set(CMAKE_CUDA_COMPILER ${BEV_OPS_NVCC})
+    endif()
+  endif()
+  # The compilers are tried on one architecture; those of the library are set below.
+  set(CMAKE_CUDA_ARCHITECTURES 80)
+  include(CheckLanguage)
+  check_language(CUDA)
+  set(cuda_compiler ${CMAKE_CUDA_COMPILER})
+endif()
+
+if(cuda_compiler)
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  find_package(CUDAToolkit REQUIRED)
+  set(architectures ${BEV_OPS_CUDA_ARCHITECTURES})
+  if(NOT architectures)
+    set(architectures 75-real 80-real 86-real 89-real)
+    # The last one is kept as PTX too, which the driver compiles for what comes later.
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
+      list(APPEND architectures 90)
+    else()
+      list(APPEND architectures 90-real 100-real 120)
+    endif()
+  endif()
+  add_library(bev_cuda OBJECT cpp/cuda/device.cu cpp/cuda/lift.cu cpp/cuda/pool.cu cpp/cuda/sweep.cu
+    cpp/cuda/sweep_gradients.cu)
+  set_target_properties(bev_cuda PROPERTIES
+    CUDA_ARCHITECTURES "${architectures}" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
+  target_sources(_native PRIVATE cpp/cuda/module_cuda.cpp $<TARGET_OBJECTS:bev_cuda>)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+    target_compile_options(bev_cuda PRIVATE --compress-mode=size)
+  endif()
+  string(REPLACE ";" " " listed "${architectures}")
+  target_compile_definitions(_native PRIVATE BEV_CUDA "BEV_CUDA_ARCHITECTURES=\"${listed}\"")
+  target_link_libraries(_native PRIVATE CUDA::cudart_static)
+  set_target_properties(_native PROPERTIES LINKER_LANGUAGE CXX)
+  message(STATUS "bev-ops: CUDA kernels for ${listed}, by nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
+elseif(BEV_OPS_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "bev-ops: BEV_OPS_CUDA=ON needs a working nvcc on PATH, in CUDACXX or in CUDA_HOME/bin, and "
+    "none was found; without CUDA kernels, build with BEV_OPS_CUDA=OFF")
+elseif(BEV_OPS_CUDA STREQUAL "AUTO")
+  message(STATUS "bev-ops: no nvcc was found, so only the kernels for the processor are built")
+endif()
+
+if(BEV_OPS_EMULATE_CUDA)
+  pybind11_add_module(_emulated NO_EXTRAS cpp/cuda/module_cuda.cpp cpp/cuda/emulated.cpp)
+  target_compile_definitions(_emulated PRIVATE BEV_EMULATE)
+  target_compile_options(_emulated PRIVATE -O1 -Wall -Wextra -ffp-contract=off)
+  install(TARGETS _emulated LIBRARY DESTINATION bev_ops)
+endif()

@@ -1,0 +1,50 @@
+// What the CUDA runtime says of devices.
+#include <stdexcept>
+
+#include "calls.h"
+#include "machine.h"
+
+namespace bev {
+namespace cuda {
+namespace {
+
+// Does nothing: whether it can be loaded tells whether the library covers a device.
+struct Probe : Flat {
+  template <int>
+  BEV_DEVICE void run(const Thread&, Shared&, State&) const {}
+};
+
+int version(cudaError_t (*ask)(int*)) {
+  int found = 0;
+  if (ask(&found) == cudaSuccess) return found;
+  (void)cudaGetLastError();
+  return 0;
+}
+
+}  // namespace
+
+void check(cudaError_t error) {
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // not to be met again by whoever asks next
+  throw std::runtime_error(std::string("CUDA could not start a kernel of bev_ops: ") + cudaGetErrorString(error));
+}
+
+std::string problem(int device) {
+  cudaFuncAttributes attributes;
+  cudaError_t error;
+  try {
+    const Guard guard(device);
+    error = cudaFuncGetAttributes(&attributes, execute<Probe>);
+  } catch (const std::runtime_error& failure) {
+    return failure.what();
+  }
+  if (error == cudaSuccess) return "";
+  (void)cudaGetLastError();
+  return cudaGetErrorString(error);
+}
+
+int runtime_version() { return version(cudaRuntimeGetVersion); }
+int driver_version() { return version(cudaDriverGetVersion); }
+
+}  // namespace cuda
+}  // namespace bev

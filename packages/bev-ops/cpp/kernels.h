@@ -28,8 +28,9 @@ struct Groups {
 // Points of one depth bin that went into one group; backward hands the group's result back to them.
 struct Event {
   int32_t bin, group;
-  uint16_t rows;
+  uint32_t rows;
 };
+static_assert(sizeof(Event) == 3 * sizeof(int32_t), "plans hold events as three numbers");
 
 // A map in rows of channels: element (i, j, c) lies at data[i * row + j * pitch + c]; channels are readable
 // up to a multiple of kRows.
@@ -86,10 +87,12 @@ struct ValueKernels {
   // groups; with `events`, lists where the points went and sets their number.
   int64_t (*merge)(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, Groups<T> out,
                    Event* events, int64_t* event_count);
-  // bev[cell] += sum over rows of weight * context, for the groups of one column in rows of the grid that
-  // `owner` of `owners` owns.
+  // The weights of groups whose points are known: sums of depth over each group's events.
+  void (*weigh)(const Event* events, int64_t event_count, const T* depth, T* weight, int64_t groups);
+  // bev[cell] += sum over rows of weight * context, for those groups of one column whose cells `owner` of
+  // `owners` owns.
   void (*splat)(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev,
-                int64_t grid_x, int64_t owner, int64_t owners);
+                int64_t owner, int64_t owners);
   // Backward of `splat`, all of one column transposed to [channel or group][row]; `full` has a bit per row.
   void (*splat_backward)(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad,
                          const T* context, int64_t channels, T* grad_context, T* grad_weight);
@@ -97,7 +100,7 @@ struct ValueKernels {
   void (*hand_back)(const Event* events, int64_t count, const T* group_grads, T* out, int64_t bins);
   // bev[cell] += features[point] for the cells that `owner` owns.
   void (*pool)(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels,
-               T* bev, int64_t grid_x, int64_t owner, int64_t owners);
+               T* bev, int64_t owner, int64_t owners);
   // Source cells around the positions of one row.
   void (*find_taps)(const Map<T>& map, const T* u, const T* v, int64_t width, TapRow<T> out);
   // Correlation of one row of the reference view with its warps, whose taps follow each other by hypothesis:

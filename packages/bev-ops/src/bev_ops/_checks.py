@@ -17,6 +17,10 @@ class Shapes:
         self._op = op
         self._sizes: dict[str, tuple[int, str]] = {}
 
+    def bind(self, source: str, **sizes: int) -> None:
+        """Give axis letters the sizes that `source` has."""
+        self._sizes.update({letter: (size, source) for letter, size in sizes.items()})
+
     def expect(self, name: str, tensor: Tensor, axes: str) -> None:
         """Check one argument; an axis given as a number must have that size.
 
@@ -70,6 +74,18 @@ def expect_choice(op: str, name: str, value: str, choices: Sequence[str]) -> Non
     """
     if value not in choices:
         raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def expect_size(op: str, name: str, size: Sequence[int]) -> tuple[int, int]:
+    """Check a (height, width) and return it as integers.
+
+    Raises:
+        ValueError: if it is not two integers from 0 up.
+    """
+    sizes = tuple(size)
+    if len(sizes) != 2 or any(not isinstance(one, int) or one < 0 for one in sizes):
+        raise ValueError(f"{op}: {name} must be two integers (H, W) from 0 up, got {size!r}")
+    return sizes[0], sizes[1]
 
 
 def expect_grid(op: str, grid_shape: Sequence[int]) -> tuple[int, int, int]:

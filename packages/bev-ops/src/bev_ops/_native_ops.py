@@ -65,6 +65,8 @@ def _call(kernel: str, *arguments: object) -> None:
 
 
 def _argument(value: object) -> object:
+    if isinstance(value, list):
+        return [_argument(one) for one in value]
     if value is None:
         return native.Argument(0, (), "")
     if isinstance(value, Tensor):
@@ -152,6 +154,74 @@ def lift_splat_backward(
             context.to(sums),
             projection.to(places).contiguous(),
             depth_bins.to(places).contiguous(),
+            grad_depth,
+            grad_context,
+        )
+    return _or_nothing(grad_depth, depth), _or_nothing(grad_context, context)
+
+
+def lift_plan(
+    projection: Tensor, depth_bins: Tensor, size: tuple[int, int], grid: tuple[int, int, int], rounding: str
+) -> list[Tensor]:
+    """The groups of points that the kernels would merge in every call: starts, cell, rows and events."""
+    places = compute_dtype(projection, depth_bins)
+    matrices, bins = projection.to(places).contiguous(), depth_bins.to(places).contiguous()
+    sizes = (*projection.shape[:2], len(bins), *size, 1)
+    arguments = (sizes, grid, rounding == "trunc", matrices, bins)
+    columns = 0 if 0 in sizes else native.lift_plan_columns(sizes)
+    starts = torch.zeros(columns + 1, 2, dtype=torch.int64)
+    if columns:
+        _call("lift_plan", *arguments, [starts, None, None, None])
+    groups, events = starts[-1].tolist()
+    plan = [
+        starts,
+        torch.empty(groups, dtype=torch.int32),
+        torch.empty(groups, dtype=torch.int16),
+        torch.empty(events, 3, dtype=torch.int32),
+    ]
+    if groups:
+        _call("lift_plan", *arguments, plan)
+    return plan
+
+
+def lift_splat_planned(
+    depth: Tensor, context: Tensor, starts: Tensor, cell: Tensor, rows: Tensor, events: Tensor, grid: list[int]
+) -> Tensor:
+    """See `bev_ops.LiftSplatPlan.splat`."""
+    channels, sums = context.shape[2], compute_dtype(depth, context)
+    bev = _zeros((depth.shape[0], grid[1], grid[2], channels), sums)
+    if not _is_empty(depth, context):
+        plan = [starts, cell, rows, events]
+        _call("lift_splat_planned", (*depth.shape, channels), tuple(grid), depth.to(sums), context.to(sums), plan, bev)
+    return bev.permute(0, 3, 1, 2).to(context.dtype)
+
+
+def lift_splat_planned_backward(
+    grad: Tensor,
+    depth: Tensor,
+    context: Tensor,
+    starts: Tensor,
+    cell: Tensor,
+    rows: Tensor,
+    events: Tensor,
+    grid: list[int],
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of depth and context, empty where not wanted."""
+    sums = compute_dtype(depth, context)
+    empty = _is_empty(depth, context)
+    new = _zeros if empty else _empty
+    grad_depth = new(depth.shape, sums) if wanted[0] else None
+    grad_context = new(context.shape, sums) if wanted[1] else None
+    if not empty:
+        _call(
+            "lift_splat_planned_backward",
+            (*depth.shape, context.shape[2]),
+            tuple(grid),
+            _channels_last(grad, sums),
+            depth.to(sums),
+            context.to(sums),
+            [starts, cell, rows, events],
             grad_depth,
             grad_context,
         )

@@ -22,12 +22,16 @@ struct ColumnGroups {
 template <class T>
 void pack_features(const Strided<const T>& context, const Tile& tile, int64_t channels, T* packed) {
   const int64_t pitch = padded(channels);
-  for (int64_t r = 0; r < tile.rows; ++r) {
-    Tile row = tile;
-    row.row += r;
-    const Block<const T> plane = plane_of(context, row, 0);
-    Of<T>::values().pack({plane.data, context.stride[2], plane.column, channels, tile.columns},
-                         packed + r * pitch, kRows * pitch, pitch);
+  // A few channels at a time, all rows of them: memory is read in as many streams, each straight on.
+  for (int64_t first = 0; first < channels; first += kRows) {
+    const int64_t count = channels - first < kRows ? channels - first : kRows;
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      Tile row = tile;
+      row.row += r;
+      const Block<const T> plane = plane_of(context, row, first);
+      Of<T>::values().pack({plane.data, context.stride[2], plane.column, count, tile.columns},
+                           packed + r * pitch + first, kRows * pitch, kRows);
+    }
   }
   for (int64_t c = 0; tile.rows < kRows && c < tile.columns; ++c) {
     std::memset(packed + (c * kRows + tile.rows) * pitch, 0, (kRows - tile.rows) * pitch * sizeof(T));

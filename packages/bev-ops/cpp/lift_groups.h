@@ -57,6 +57,15 @@ Strided<T> dense(T* data, const LiftShape& shape, int64_t planes) {
   return {data, {shape.cameras * planes * cells, planes * cells, cells, shape.width, 1}};
 }
 
+// Asks for a block that is to be read soon.
+template <class T>
+void prefetch(const Block<const T>& block) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t r = 0; block.column == 1 && r < block.rows; ++r) {
+    for (int64_t c = 0; c < block.columns; c += kLine) __builtin_prefetch(block.data + r * block.row + c);
+  }
+}
+
 // The groups of one column and where their points come from.
 template <class T>
 struct ColumnView {
@@ -75,6 +84,7 @@ class PackedDepth {
 
   void load(const Tile& tile, int thread) const {
     for (int64_t d = 0; d < shape_.bins; ++d) {
+      if (d + 1 < shape_.bins) prefetch(plane_of(depth_, tile, d + 1));
       Of<T>::values().pack(plane_of(depth_, tile, d), at(thread, 0) + d * kRows, column_, kRows);
     }
   }

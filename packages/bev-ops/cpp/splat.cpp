@@ -176,6 +176,10 @@ void splat_panel(const Groups<T>& groups, const int32_t* which, int64_t count, b
   // A zero weight would turn an infinity of a row that has no points in the cell into NaN.
   for (; finite && n + kBeside <= count; n += kBeside) {
     unsigned rows = 0;
+    for (int64_t next = n + kBeside; next < n + 2 * kBeside && next < count; ++next) {
+      const T* cell = bev + int64_t(groups.cell[which[next]]) * bev_pitch;
+      for (int k = 0; k <= K; ++k) __builtin_prefetch(cell + k * Simd<T>::lanes, 1);
+    }
     for (int beside = 0; beside < kBeside; ++beside) rows |= groups.rows[which[n + beside]];
     splat_groups<T, K, kBeside>(groups, which + n, rows, panel, bev, bev_pitch);
   }
@@ -277,7 +281,13 @@ void splat_backward(const Groups<T>& groups, int64_t count, uint16_t full, const
                     int64_t channels, T* grad_context, T* grad_weight) {
   constexpr int N = Column<T>::block;
   int64_t g = 0;
-  for (; g + N <= count; g += N) weight_gradient<T, N>(groups, g, grad, context, channels, grad_weight);
+  for (; g + N <= count; g += N) {
+    for (int64_t next = g + N; next < g + 2 * N && next < count; ++next) {
+      const T* cell = grad + int64_t(groups.cell[next]) * channels;
+      for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(cell + c);
+    }
+    weight_gradient<T, N>(groups, g, grad, context, channels, grad_weight);
+  }
   for (; g < count; ++g) weight_gradient<T, 1>(groups, g, grad, context, channels, grad_weight);
 
   int64_t c = 0;

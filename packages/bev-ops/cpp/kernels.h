@@ -71,9 +71,10 @@ struct PositionKernels {
   // Cells of a column's points: cells[d * kRows + r] is y * X + x, or -1 outside the grid.
   void (*column_cells)(const P* matrix, int64_t j, int64_t first_row, int64_t rows, const P* bins,
                        int64_t count, const Grid& grid, int32_t* cells);
-  void (*sweep_row_f32)(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride,
+  // Positions of `width` cells of row i from column `first` on; `depth` is the first cell's.
+  void (*sweep_row_f32)(const P* matrix, int64_t i, int64_t first, int64_t width, const P* depth, int64_t stride,
                         double hidden_u, double hidden_v, Positions<float> out);
-  void (*sweep_row_f64)(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride,
+  void (*sweep_row_f64)(const P* matrix, int64_t i, int64_t first, int64_t width, const P* depth, int64_t stride,
                         double hidden_u, double hidden_v, Positions<double> out);
 };
 
@@ -112,12 +113,11 @@ struct ValueKernels {
   void (*warp_row)(int64_t width, const Map<T>& source, int64_t channels, TapRow<T> taps, T* out,
                    const T* zeros);
   // With t = coefficient * reference (or coefficient where there is no reference), for channels `first` to
-  // `last` of up to kRows pixels of one row from `start`: grad_reference += coefficient * warped;
-  // grad_source += t at the taps. Coefficients lie in kRows rows of channels per hypothesis.
-  void (*sweep_backward_tile)(int64_t start, int64_t pixels, int64_t width, int64_t hypotheses,
-                              const T* coefficient, const T* reference, int64_t pitch, const Map<T>& source,
-                              int64_t first, int64_t last, TapRow<T> taps, T* grad_reference, T* grad_source,
-                              const T* zeros, T* sink);
+  // `last` of up to kRows neighbouring pixels: grad_reference = sum of coefficient * warped; grad_source += t at
+  // the taps. Coefficients and taps lie in kRows rows or entries per hypothesis.
+  void (*sweep_backward_tile)(int64_t pixels, int64_t hypotheses, const T* coefficient, const T* reference,
+                              int64_t pitch, const Map<T>& source, int64_t first, int64_t last, TapRow<T> taps,
+                              T* grad_reference, T* grad_source, const T* zeros, T* sink);
   // d sum(t * warped) / d depth for the cells of one row; du and dv are the slopes of the positions.
   void (*sweep_backward_depth)(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
                                const Map<T>& source, int64_t channels, TapRow<T> taps, const T* du,

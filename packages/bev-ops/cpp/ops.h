@@ -95,8 +95,8 @@ template <class Values, class Places>
 void correlate(const SweepShape& shape, Strided<const Values> reference, Strided<const Values> source,
                const Places* projection, Strided<const Places> depth, Values* out, int threads);
 
-// Backward of both: grad is [B,C,D,H,W] or [B,G,D,H,W]. Any gradient may be null; grad_reference
-// [B,H,W,padded C] and grad_source [B,h,w,padded C] arrive as zeros, grad_depth [B,D,H,W] as anything.
+// Backward of both: grad is [B,C,D,H,W] or [B,G,D,H,W]. Any gradient may be null; grad_source
+// [B,h,w,padded C] arrives as zeros, grad_reference [B,H,W,padded C] and grad_depth [B,D,H,W] as anything.
 template <class Values, class Places>
 void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided<const Values> reference,
                     Strided<const Values> source, const Places* projection, Strided<const Places> depth,

@@ -50,14 +50,14 @@ void column_cells(const P* matrix, int64_t j, int64_t first_row, int64_t rows, c
 }
 
 template <class P, class T>
-void sweep_row(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride, double hidden_u,
-               double hidden_v, Positions<T> out) {
+void sweep_row(const P* matrix, int64_t i, int64_t first, int64_t width, const P* depth, int64_t stride,
+               double hidden_u, double hidden_v, Positions<T> out) {
   const P row = P(i);
   for (int64_t j = 0; j < width; ++j) {
     const P distance = depth[j * stride];
     P ray[3], point[3];
     for (int axis = 0; axis < 3; ++axis) {
-      ray[axis] = (matrix[axis * 4] * P(j) + matrix[axis * 4 + 1] * row) + matrix[axis * 4 + 2];
+      ray[axis] = (matrix[axis * 4] * P(first + j) + matrix[axis * 4 + 1] * row) + matrix[axis * 4 + 2];
       point[axis] = ray[axis] * distance + matrix[axis * 4 + 3];
     }
     const bool visible = point[2] >= P(kMinDepth);

@@ -328,10 +328,12 @@ def sweep_backward(
     batch, channels, source_height, source_width = source.shape
     width = -(-channels // _PADDING) * _PADDING
     like = source if reference is None else reference
-    grad_reference = _zeros((batch, *depth.shape[2:], width), sums) if wanted[0] else None
+    empty = _is_empty(source, depth)
+    new = _zeros if empty else _empty
+    grad_reference = new((batch, *depth.shape[2:], width), sums) if wanted[0] else None
     grad_source = _zeros((batch, source_height, source_width, width), sums) if wanted[1] else None
-    grad_depth = _zeros(depth.shape, sums) if wanted[2] else None
-    if not _is_empty(source, depth):
+    grad_depth = new(depth.shape, sums) if wanted[2] else None
+    if not empty:
         sizes, hidden = _sweep(source, depth, groups, behind)
         _call(
             "sweep_backward",

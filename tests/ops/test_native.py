@@ -17,7 +17,7 @@ from bev_ops import _native_ops, reference
 if _native_ops.native is None:
     pytest.skip("bev-ops is installed without its compiled kernels", allow_module_level=True)
 
-CASES = int(os.environ.get("BEV_OPS_CASES", "200"))
+CASES = int(os.environ.get("BEV_OPS_CASES", "2000"))
 INSTRUCTION_SETS = _native_ops.native.instruction_sets().split()
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # Relative norm of the error, by the coarsest dtype that takes part.
@@ -115,7 +115,7 @@ def test_lift_splat_of_a_rig(instruction_set: str, dtype: torch.dtype, rounding:
     )
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_lift_splat_of_anything(data: st.DataObject) -> None:
     size = st.integers(0, 19)
@@ -172,7 +172,7 @@ def test_lift_splat_keeps_bad_values_in_their_cells(instruction_set: str, bad: f
 # Voxel pooling
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_voxel_pooling_of_anything(data: st.DataObject) -> None:
     batch, points, channels = (
@@ -254,7 +254,7 @@ def test_plane_sweep(
     )
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_plane_sweep_of_anything(data: st.DataObject) -> None:
     size = st.integers(0, 7)

@@ -342,10 +342,14 @@ void pool(const int32_t* cells, int64_t points, const T* features, int64_t strid
       const int64_t p = start + mine[n];
       T* out = bev + int64_t(cells[p]) * channels;
       const T* in = features + p * stride;
-      // Cells are met in no order: ask for those to come.
+      // Cells are met in no order, and points with gaps between them: ask for those to come.
       if (n + kAhead < count) {
-        const T* next = bev + int64_t(cells[start + mine[n + kAhead]]) * channels;
-        for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(next + c, 1);
+        const T* cell = bev + int64_t(cells[start + mine[n + kAhead]]) * channels;
+        const T* point = features + (start + mine[n + kAhead]) * stride;
+        for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) {
+          __builtin_prefetch(cell + c, 1);
+          __builtin_prefetch(point + c);
+        }
       }
       int64_t c = 0;
       for (; c + L <= channels; c += L) store(out + c, load(out + c) + load(in + c));

@@ -76,15 +76,15 @@ def expect_choice(op: str, name: str, value: str, choices: Sequence[str]) -> Non
         raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def expect_size(op: str, name: str, size: Sequence[int]) -> tuple[int, int]:
+def expect_size(op: str, name: str, size: Sequence[int], least: int = 0) -> tuple[int, int]:
     """Check a (height, width) and return it as integers.
 
     Raises:
-        ValueError: if it is not two integers from 0 up.
+        ValueError: if it is not two integers of at least `least`.
     """
     sizes = tuple(size)
-    if len(sizes) != 2 or any(not isinstance(one, int) or one < 0 for one in sizes):
-        raise ValueError(f"{op}: {name} must be two integers (H, W) from 0 up, got {size!r}")
+    if len(sizes) != 2 or any(not isinstance(one, int) or one < least for one in sizes):
+        raise ValueError(f"{op}: {name} must be two integers (H, W) from {least} up, got {size!r}")
     return sizes[0], sizes[1]
 
 

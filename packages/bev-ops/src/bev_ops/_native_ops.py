@@ -4,7 +4,6 @@ Half precision is converted, sums run in float32 or better. Every function trust
 """
 
 import importlib
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -185,14 +184,28 @@ def lift_plan(
 
 
 def lift_splat_planned(
-    depth: Tensor, context: Tensor, starts: Tensor, cell: Tensor, rows: Tensor, events: Tensor, grid: list[int]
+    depth: Tensor,
+    context: Tensor,
+    starts: Tensor,
+    cell: Tensor,
+    rows: Tensor,
+    events: Tensor,
+    grid: list[int],
 ) -> Tensor:
     """See `bev_ops.LiftSplatPlan.splat`."""
     channels, sums = context.shape[2], compute_dtype(depth, context)
     bev = _zeros((depth.shape[0], grid[1], grid[2], channels), sums)
     if not _is_empty(depth, context):
         plan = [starts, cell, rows, events]
-        _call("lift_splat_planned", (*depth.shape, channels), tuple(grid), depth.to(sums), context.to(sums), plan, bev)
+        _call(
+            "lift_splat_planned",
+            (*depth.shape, channels),
+            tuple(grid),
+            depth.to(sums),
+            context.to(sums),
+            plan,
+            bev,
+        )
     return bev.permute(0, 3, 1, 2).to(context.dtype)
 
 
@@ -300,11 +313,9 @@ def plane_sweep_correlation(
 ) -> Tensor:
     """See `bev_ops.plane_sweep_correlation`."""
     sums, places = compute_dtype(reference, source), compute_dtype(projection, depth)
-    # The mean over no channels is NaN; a view without cells is zero everywhere.
-    nothing = math.nan if source.shape[1] == 0 else 0.0
     empty = _is_empty(source, depth)
-    shape = depth.shape[0], groups, *depth.shape[1:]
-    out = torch.full(shape, nothing, dtype=sums) if empty else _empty(shape, sums)
+    new = _zeros if empty else _empty
+    out = new((depth.shape[0], groups, *depth.shape[1:]), sums)
     if not empty:
         sizes, hidden = _sweep(source, depth, groups, behind)
         views = reference.to(sums), source.to(sums)

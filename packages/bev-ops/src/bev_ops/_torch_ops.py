@@ -21,6 +21,28 @@ def _define(name: str, arguments: str, results: str, kernel: Any, fake: Any) -> 
     _LIBRARY.define(f"{name}({arguments}) -> {results}", tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CPU")
     torch.library.register_fake(f"bev_ops::{name}", fake, lib=_LIBRARY)
+    if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
+        torch.library.register_vmap(f"bev_ops::{name}", _vmap(name), lib=_LIBRARY)
+
+
+def _vmap(name: str) -> Any:
+    """The rule of torch.vmap: one call per element, as each call fills the threads with its own batch."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        outs = [
+            getattr(ops, name)(
+                *(
+                    argument if dim is None or not isinstance(argument, Tensor) else argument.select(dim, n)
+                    for argument, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for n in range(info.batch_size)
+        ]
+        if isinstance(outs[0], Tensor):
+            return torch.stack(outs), 0
+        return tuple(map(torch.stack, zip(*outs, strict=True))), (0,) * len(outs[0])
+
+    return rule
 
 
 def _differentiate(name: str, backward: Any, setup: Any) -> None:
@@ -56,9 +78,9 @@ def _sum(*terms: Tensor | None) -> Tensor | None:
     return sum(there[1:], there[0]) if there else None
 
 
-# Lift-splat is linear in depth and in context, so each derivative is made of the same two operators. Arguments are
-# (depth, context, *places, grid, *options) and (grad, depth, context, *places, grid, *options, wanted): the places
-# are matrices and bins, or a plan.
+# Lift-splat is linear in depth and in context, so each derivative is made of the same two operators, of
+# (depth, context, *places, grid, *options) and (grad, depth, context, *places, grid, *options, wanted), where
+# places are matrices and bins, or a plan.
 
 
 def _define_lift(name: str, places: str, options: str) -> None:
@@ -87,7 +109,8 @@ def _define_lift(name: str, places: str, options: str) -> None:
 
     def backward_backward(ctx: Any, towards_depth: Tensor, towards_context: Tensor) -> tuple[Any, ...]:
         splat, splat_backward = getattr(ops, forward_op), getattr(ops, backward_op)
-        grad, depth, context, *rest = (*ctx.saved_tensors, *ctx.options)
+        grad, depth, context = ctx.saved_tensors[:3]
+        rest: list[Any] = [*ctx.saved_tensors[3:], *ctx.options]
         need_grad, need_depth, need_context = ctx.needs_input_grad[:3]
         for_depth, for_context = ctx.wanted
         grad_grad = grad_depth = grad_context = None

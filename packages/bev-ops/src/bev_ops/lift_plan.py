@@ -6,7 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bev_ops import _native_ops
-from bev_ops._checks import Shapes, expect_choice, expect_floating, expect_grid, expect_one_device, expect_size
+from bev_ops._checks import (
+    Shapes,
+    expect_choice,
+    expect_floating,
+    expect_grid,
+    expect_one_device,
+    expect_size,
+)
 from bev_ops._torch_ops import ops
 from bev_ops.lift_splat import lift_splat
 from bev_ops.voxel_pooling import ROUNDINGS, Rounding
@@ -15,9 +22,9 @@ from bev_ops.voxel_pooling import ROUNDINGS, Rounding
 class LiftSplatPlan:
     """Lift-splat for a rig whose projection stays as it is: `splat` gives what `lift_splat` gives, sooner.
 
-    The plan lists which points of the cameras fall into which cell. It pays where the same calibration and the
-    same augmentation serve many calls, as at inference; where the projection changes with every batch, call
-    `lift_splat`. On devices without compiled kernels nothing is planned and `splat` is `lift_splat`.
+    The plan lists which points of the cameras fall into which cell. It pays where the same calibration and
+    augmentation serve many calls, as at inference; where they change with every batch, call `lift_splat`.
+    On devices without compiled kernels nothing is planned and `splat` is `lift_splat`.
 
     Args:
         projection: see `lift_splat`; copied, and without a gradient.

@@ -19,7 +19,8 @@ class Shapes:
 
     def bind(self, source: str, **sizes: int) -> None:
         """Give axis letters the sizes that `source` has."""
-        self._sizes.update({letter: (size, source) for letter, size in sizes.items()})
+        for letter, size in sizes.items():
+            self._sizes[letter] = size, source
 
     def expect(self, name: str, tensor: Tensor, axes: str) -> None:
         """Check one argument; an axis given as a number must have that size.
@@ -39,8 +40,9 @@ class Shapes:
             if size != wanted:
                 where = f" ({letter} = {wanted} as in {source})" if source else ""
                 raise ValueError(f"{self._op}: {name} must have shape [{axes}]{where}, got {list(shape)}")
-            if not letter.isdigit():
-                self._sizes.setdefault(letter, (size, name))
+            # Not setdefault: torch 2.4 cannot trace it.
+            if not letter.isdigit() and letter not in self._sizes:
+                self._sizes[letter] = size, name
 
 
 def expect_floating(op: str, **tensors: Tensor) -> None:

@@ -28,7 +28,7 @@ def _define(name: str, arguments: str, results: str, kernel: Any, fake: Any) -> 
 def _vmap(name: str) -> Any:
     """The rule of torch.vmap: one call per element, as each call fills the threads with its own batch."""
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
         outs = [
             getattr(ops, name)(
                 *(

@@ -86,6 +86,18 @@ def test(session: nox.Session, package: str) -> None:
         session.run("pytest", "tests/ops/test_native_torch.py", *session.posargs, env={"BEV_TYPECHECK": "0"})
 
 
+@nox.session(python="3.11")
+def compat(session: nox.Session) -> None:
+    """Test one wheel of bev-ops with the oldest torch it supports, then with the newest (downloads both)."""
+    wheels = session.create_tmp()
+    session.install("pip")
+    session.run("python", "-m", "pip", "wheel", "--no-deps", "-w", wheels, str(ROOT / "packages/bev-ops"))
+    wheel = max(Path(wheels).glob("bev_ops-*.whl"), key=lambda path: path.stat().st_mtime)
+    for versions in (("torch==2.4.1", "numpy<2"), ("--upgrade", "torch", "numpy")):
+        session.install(*versions, *TEST_TOOLS, str(wheel))
+        session.run("pytest", "tests/ops", *session.posargs, env={"BEV_TYPECHECK": "0"})
+
+
 @nox.session(python=MAIN_PYTHON)
 def sanitize(session: nox.Session) -> None:
     """Test bev-ops and its CUDA kernels, emulated, under address and undefined-behaviour sanitizers."""

@@ -17,7 +17,7 @@ from bev_ops import _native_ops, reference
 if _native_ops.native is None:
     pytest.skip("bev-ops is installed without its compiled kernels", allow_module_level=True)
 
-CASES = int(os.environ.get("BEV_OPS_CASES", "200"))
+CASES = int(os.environ.get("BEV_OPS_CASES", "2000"))
 INSTRUCTION_SETS = _native_ops.native.instruction_sets().split()
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # Relative norm of the error, by the coarsest dtype that takes part.
@@ -44,7 +44,8 @@ def assert_close(got: Tensor, wanted: Tensor, *dtypes: torch.dtype) -> None:
     assert torch.equal(got.isnan(), wanted.isnan())
     tolerance = max(TOLERANCE[dtype] for dtype in (got.dtype, *dtypes))
     got, wanted = got.detach().double().nan_to_num(), wanted.detach().double().nan_to_num()
-    assert (got - wanted).norm() <= tolerance * (wanted.norm() + 1e-6)
+    # Inputs are about 1; at the border of a view a sample may weigh as little as its position is rounded by.
+    assert (got - wanted).norm() <= tolerance * (wanted.norm() + 0.1 * wanted.numel() ** 0.5)
 
 
 def compare(
@@ -96,6 +97,18 @@ def strided(shape: tuple[int, ...], order: list[int], gap: int, dtype: torch.dty
     return values[..., ::gap].permute([order.index(axis) for axis in range(len(shape))])
 
 
+def pick(numbers: list[float], shape: tuple[int, ...], seed: int) -> Tensor:
+    """Some of the numbers, drawn anew for every element; the first ones, which do no harm, more often."""
+    generator = torch.Generator().manual_seed(seed)
+    harm = torch.rand((), generator=generator, dtype=torch.float64)
+    odds = torch.linspace(1, float(harm), len(numbers), dtype=torch.float64).clamp(min=0)
+    values = torch.tensor(numbers, dtype=torch.float64)
+    count = math.prod(shape)
+    if count == 0:
+        return torch.zeros(shape, dtype=torch.float64)
+    return values[torch.multinomial(odds, count, replacement=True, generator=generator)].view(shape)
+
+
 # Lift-splat
 
 
@@ -115,7 +128,7 @@ def test_lift_splat_of_a_rig(instruction_set: str, dtype: torch.dtype, rounding:
     )
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_lift_splat_of_anything(data: st.DataObject) -> None:
     size = st.integers(0, 19)
@@ -125,18 +138,16 @@ def test_lift_splat_of_anything(data: st.DataObject) -> None:
     rounding = data.draw(st.sampled_from(["floor", "trunc"]))
     depth_type, context_type = data.draw(st.sampled_from(FLOATS)), data.draw(st.sampled_from(FLOATS))
     order = st.permutations(range(5))
-    seed, gap = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 2))
+    seed, gap = data.draw(st.integers(0, 9999)), data.draw(st.integers(1, 2))
     depth = strided((batch, cameras, bins, height, width), data.draw(order), gap, depth_type, seed)
     context = strided(
         (batch, cameras, channels, height, width), data.draw(order), gap, context_type, seed + 1
     )
     # Quarters and halves put many points on the very borders of cells.
-    entry = st.sampled_from([0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, -1e9, math.inf, math.nan])
-    weights = st.lists(entry, min_size=12, max_size=12)
-    matrices = [data.draw(weights) for _ in range(batch * cameras)]
-    projection = torch.tensor(matrices, dtype=torch.float32).view(batch, cameras, 3, 4)
-    metres = st.sampled_from([0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, math.nan, math.inf])
-    depth_bins = torch.tensor(data.draw(st.lists(metres, min_size=bins, max_size=bins)), dtype=torch.float32)
+    entries = [0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, -1e9, 3e38, -math.inf, math.inf, math.nan]
+    projection = pick(entries, (batch, cameras, 3, 4), seed).float()
+    metres = [0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, -1e9, 3e38, math.nan, math.inf]
+    depth_bins = pick(metres, (bins,), seed + 1).float()
     compare(
         lambda d, c: bev_ops.lift_splat(d, c, projection, depth_bins, grid, rounding),
         lambda d, c: reference.lift_splat(d, c, projection, depth_bins, grid, rounding),
@@ -145,6 +156,9 @@ def test_lift_splat_of_anything(data: st.DataObject) -> None:
         context_type,
         torch.float32,
     )
+    plan = bev_ops.LiftSplatPlan(projection, depth_bins, (height, width), grid, rounding)
+    at_once = bev_ops.lift_splat(depth, context, projection, depth_bins, grid, rounding)
+    assert torch.equal(plan.splat(depth, context).nan_to_num(), at_once.nan_to_num())
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -172,7 +186,7 @@ def test_lift_splat_keeps_bad_values_in_their_cells(instruction_set: str, bad: f
 # Voxel pooling
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_voxel_pooling_of_anything(data: st.DataObject) -> None:
     batch, points, channels = (
@@ -187,7 +201,7 @@ def test_voxel_pooling_of_anything(data: st.DataObject) -> None:
     numbers = [0.0, -0.0, -0.5, -1.0, 0.99, 1.0, 3.5, 8.0, 9.0, 200.0]
     if coord_type.is_floating_point:
         numbers += [math.nan, math.inf, -math.inf, 1e9 if coord_type != torch.float16 else 6e4]
-    seed, gap = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 2))
+    seed, gap = data.draw(st.integers(0, 9999)), data.draw(st.integers(1, 2))
     choice = strided((batch, points, 3), data.draw(st.permutations(range(3))), gap, torch.float64, seed)
     picks = (choice.abs() * 1000).long() % len(numbers)
     values = torch.tensor(numbers, dtype=torch.float64)[picks]
@@ -254,7 +268,7 @@ def test_plane_sweep(
     )
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_plane_sweep_of_anything(data: st.DataObject) -> None:
     size = st.integers(0, 7)
@@ -266,27 +280,34 @@ def test_plane_sweep_of_anything(data: st.DataObject) -> None:
     channels = groups * data.draw(st.integers(0, 20))
     behind = data.draw(st.sampled_from(["zero", "corner"]))
     types = [data.draw(st.sampled_from(FLOATS)) for _ in range(2)]
-    order, seed, gap = st.permutations(range(4)), data.draw(st.integers(0, 99)), data.draw(st.integers(1, 2))
+    order, seed, gap = (
+        st.permutations(range(4)),
+        data.draw(st.integers(0, 9999)),
+        data.draw(st.integers(1, 2)),
+    )
     ref = strided((batch, channels, height, width), data.draw(order), gap, types[0], seed)
     source = strided((batch, channels, source_height, source_width), data.draw(order), gap, types[1], seed)
-    entry = st.sampled_from([0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, math.inf, math.nan])
-    matrices = [data.draw(st.lists(entry, min_size=12, max_size=12)) for _ in range(batch)]
-    projection = torch.tensor(matrices, dtype=torch.float64).view(batch, 3, 4)
-    metres = torch.tensor([0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, 1e-3, math.nan, math.inf], dtype=torch.float64)
-    choice = strided((batch, hypotheses, height, width), data.draw(order), gap, torch.float64, seed + 1)
-    depth = metres[(choice.abs() * 1000).long() % len(metres)]
+    entries = [0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, -1e9, -math.inf, math.inf, math.nan]
+    projection = pick(entries, (batch, 3, 4), seed)
+    metres = [0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, -1e9, 3e38, 1e-3, math.nan, math.inf]
+    cells = pick(metres, (batch, width, height, hypotheses * gap), seed + 1)
+    depth = cells[..., ::gap].permute(0, 3, 2, 1)
     # In float64 the definition's detour over normalised coordinates costs nothing that shows.
     rounding = max(types, key=lambda dtype: TOLERANCE[dtype])
-    compare(
-        lambda r, s: bev_ops.plane_sweep_correlation(r, s, projection, depth, groups, behind),
-        lambda r, s: reference.plane_sweep_correlation(r, s, projection, depth, groups, behind),
-        [ref, source],
-        rounding,
-    )
     compare(
         lambda s: bev_ops.homography_warp(s, projection, depth, behind),
         lambda s: reference.homography_warp(s, projection, depth, behind),
         [source],
+        rounding,
+    )
+    if channels == 0:
+        with pytest.raises(ValueError, match="at least one channel"):
+            bev_ops.plane_sweep_correlation(ref, source, projection, depth, groups, behind)
+        return
+    compare(
+        lambda r, s: bev_ops.plane_sweep_correlation(r, s, projection, depth, groups, behind),
+        lambda r, s: reference.plane_sweep_correlation(r, s, projection, depth, groups, behind),
+        [ref, source],
         rounding,
     )
 

@@ -27,6 +27,13 @@ def lift(dtype: torch.dtype = torch.float64) -> Call:
     return lambda d, c: bev_ops.lift_splat(d, c, projection, bins, GRID), (depth, context)
 
 
+def planned(dtype: torch.dtype = torch.float64) -> Call:
+    _, leaves = lift(dtype)
+    projection = torch.rand(1, 2, 3, 4, generator=torch.Generator().manual_seed(1))
+    plan = bev_ops.LiftSplatPlan(projection, torch.tensor([0.5, 1.0, 1.5]), (4, 5), GRID)
+    return plan.splat, leaves
+
+
 def pool(dtype: torch.dtype = torch.float64) -> Call:
     generator = torch.Generator().manual_seed(0)
     coords = torch.randint(-1, 8, (2, 9, 3), generator=generator)
@@ -57,7 +64,7 @@ def warp(dtype: torch.dtype = torch.float64) -> Call:
     return lambda s, d: bev_ops.homography_warp(s, projection, d), (source, depth)
 
 
-OPS = pytest.mark.parametrize("make", [lift, pool, correlation, warp])
+OPS = pytest.mark.parametrize("make", [lift, planned, pool, correlation, warp])
 
 
 @OPS
@@ -84,6 +91,10 @@ def test_compiles_whole(make: Callable[..., Call]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.library, "register_vmap"),
+    reason="before torch 2.5 no tensors may be exported that a function closes over, as those below do",
+)
 @OPS
 def test_exports(make: Callable[..., Call]) -> None:
     function, leaves = make(torch.float32)
@@ -96,29 +107,100 @@ def test_exports(make: Callable[..., Call]) -> None:
     assert torch.equal(exported.module()(*leaves), function(*leaves))
 
 
+def operator_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
+    """Arguments of every operator of the library."""
+    _, (depth, context) = lift(dtype)
+    places = torch.rand(1, 2, 3, 4), torch.rand(3)
+    groups = _native_ops.lift_plan(*places, (4, 5), GRID, "floor")
+    towards = torch.rand(1, 3, 6, 7, dtype=dtype, requires_grad=True)
+    coords = torch.randint(0, 6, (2, 9, 3))
+    features = torch.rand(2, 9, 4, dtype=dtype, requires_grad=True)
+    reference, source, matrices, planes = _views(dtype)
+    sweep = source, matrices.float(), planes.detach().float()
+    cost, volume = torch.rand(1, 2, 2, 3, 3, dtype=dtype), torch.rand(1, 4, 2, 3, 3, dtype=dtype)
+    return {
+        "lift_splat": (depth, context, *places, GRID, "floor"),
+        "lift_splat_backward": (towards, depth, context, *places, GRID, "floor", [True, False]),
+        "lift_splat_planned": (depth, context, *groups, GRID),
+        "lift_splat_planned_backward": (towards, depth, context, *groups, GRID, [True, True]),
+        "voxel_pooling": (coords, features, GRID, "floor"),
+        "voxel_pooling_backward": (torch.rand(2, 4, 6, 7, dtype=dtype), coords, GRID, "floor"),
+        "homography_warp": (*sweep, "zero"),
+        "plane_sweep_correlation": (reference, *sweep, 2, "zero"),
+        "plane_sweep_backward": (cost, reference, *sweep, 2, "corner", [True, True, True]),
+        "plane_sweep_backward of a warp": (volume, None, *sweep, 0, "zero", [False, True, False]),
+    }
+
+
+NAMES = pytest.mark.parametrize("name", operator_calls(torch.float32))
+
+
 @untraceable
 # opcheck looks at the gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_operators_keep_their_promises(dtype: torch.dtype) -> None:
-    operators = torch.ops.bev_ops
-    _, (depth, context) = lift(dtype)
-    projection, bins = torch.rand(1, 2, 3, 4), torch.rand(3)
-    torch.library.opcheck(operators.lift_splat.default, (depth, context, projection, bins, GRID, "floor"))
-    grad = torch.rand(1, 3, 6, 7, dtype=dtype)
-    torch.library.opcheck(
-        operators.lift_splat_backward.default,
-        (grad, depth, context, projection, bins, GRID, "floor", [True, False]),
-    )
-    coords = torch.randint(0, 6, (2, 9, 3))
-    features = torch.rand(2, 9, 4, dtype=dtype, requires_grad=True)
-    torch.library.opcheck(operators.voxel_pooling.default, (coords, features, GRID, "floor"))
-    reference, source, matrices, planes = _views(dtype)
-    matrices, planes = matrices.float(), planes.detach().float()
-    torch.library.opcheck(operators.homography_warp.default, (source, matrices, planes, "zero"))
-    torch.library.opcheck(
-        operators.plane_sweep_correlation.default, (reference, source, matrices, planes, 2, "zero")
-    )
+@NAMES
+def test_operators_keep_their_promises(name: str, dtype: torch.dtype) -> None:
+    operator = getattr(torch.ops.bev_ops, name.split()[0]).default
+    torch.library.opcheck(operator, operator_calls(dtype)[name])
+
+
+def test_every_operator_is_checked() -> None:
+    names = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if "bev_ops::" in name}
+    assert names == {name.split()[0] for name in operator_calls(torch.float32)}
+
+
+@pytest.mark.skipif(not hasattr(torch.library, "register_vmap"), reason="torch offers it from 2.5 on")
+@NAMES
+def test_vmap(name: str) -> None:
+    operator, arguments = getattr(torch.ops.bev_ops, name.split()[0]), operator_calls(torch.float32)[name]
+    # Every second floating-point tensor has the mapped axis, first and last in turn.
+    floats = [n for n, x in enumerate(arguments) if isinstance(x, Tensor) and x.is_floating_point()]
+    dims: list[int | None] = [None] * len(arguments)
+    for turn, n in enumerate(floats[::2]):
+        dims[n] = -1 if turn % 2 else 0
+    mapped = [
+        argument if dim is None else torch.stack([argument, 2 * argument], dim).detach()
+        for argument, dim in zip(arguments, dims, strict=True)
+    ]
+    got = torch.vmap(lambda *inputs: operator(*inputs), in_dims=tuple(dims))(*mapped)
+    for n in range(2):
+        inputs = [x if dim is None else x.select(dim, n) for x, dim in zip(mapped, dims, strict=True)]
+        wanted = operator(*inputs)
+        for a, b in zip(*((x,) if isinstance(x, Tensor) else x for x in (got, wanted)), strict=True):
+            assert torch.equal(a[n], b)
+
+
+@OPS
+def test_batched_gradients(make: Callable[..., Call]) -> None:
+    function, leaves = make()
+    out = function(*leaves)
+    towards = torch.rand(2, *out.shape, dtype=out.dtype)
+    batched = torch.autograd.grad(out, leaves, towards, is_grads_batched=True, retain_graph=True)
+    for n in range(2):
+        single = torch.autograd.grad(out, leaves, towards[n], retain_graph=True)
+        assert all(torch.equal(a[n], b) for a, b in zip(batched, single, strict=True))
+
+
+@OPS
+def test_deterministic_algorithms_are_all_there_is(make: Callable[..., Call]) -> None:
+    function, leaves = make(torch.float32)
+    plain = torch.autograd.grad(function(*leaves).square().sum(), leaves)
+    torch.use_deterministic_algorithms(True)
+    try:
+        strict = torch.autograd.grad(function(*leaves).square().sum(), leaves)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(plain, strict, strict=True))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("make", [correlation, warp])
+def test_memory_formats(make: Callable[..., Call], channels_last: bool) -> None:
+    function, (*views, planes) = make(torch.float32)
+    wanted = function(*views, planes)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    assert torch.equal(function(*(v.contiguous(memory_format=memory_format) for v in views), planes), wanted)
 
 
 def test_other_devices_run_the_definition() -> None:
@@ -128,8 +210,9 @@ def test_other_devices_run_the_definition() -> None:
     assert not _native_ops.runs(coords.device)
 
 
-def test_autocast_leaves_sums_in_float32() -> None:
-    function, leaves = lift(torch.float32)
+@OPS
+def test_autocast_leaves_sums_in_float32(make: Callable[..., Call]) -> None:
+    function, leaves = make(torch.float32)
     plain = function(*leaves)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = function(*leaves)

@@ -110,8 +110,12 @@ def test_empty_input_gives_empty_maps(empty):
     depth = torch.ones(b, d, rows, columns)
     matrix = IDENTITY.expand(b, 3, 4)
     assert homography_warp(source, matrix, depth).shape == (b, c, d, rows, columns)
-    correlation = plane_sweep_correlation(torch.rand(b, c, rows, columns), source, matrix, depth, groups=1)
-    assert correlation.shape == (b, 1, d, rows, columns)
+    ref = torch.rand(b, c, rows, columns)
+    if c == 0:  # the mean over no channels is nothing
+        with pytest.raises(ValueError, match=r"at least one channel \(C\), got 0"):
+            plane_sweep_correlation(ref, source, matrix, depth, groups=1)
+        return
+    assert plane_sweep_correlation(ref, source, matrix, depth, groups=1).shape == (b, 1, d, rows, columns)
 
 
 def random_case(dtype=torch.float64, channels=4):

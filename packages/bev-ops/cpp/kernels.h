@@ -25,8 +25,9 @@ struct Groups {
 // Points of one depth bin that went into one group; backward hands the group's result back to them.
 struct Event {
   int32_t bin, group;
-  uint16_t rows;
+  uint32_t rows;
 };
+static_assert(sizeof(Event) == 3 * sizeof(int32_t), "plans hold events as three numbers");
 
 // A map in rows of channels: element (i, j, c) lies at data[i * row + j * pitch + c]; channels are readable
 // up to a multiple of kRows.
@@ -67,9 +68,10 @@ struct PositionKernels {
   // Cells of a column's points: cells[d * kRows + r] is y * X + x, or -1 outside the grid.
   void (*column_cells)(const P* matrix, int64_t j, int64_t first_row, int64_t rows, const P* bins,
                        int64_t count, const Grid& grid, int32_t* cells);
-  void (*sweep_row_f32)(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride,
+  // Positions of `width` cells of row i from column `first` on; `depth` is the first cell's.
+  void (*sweep_row_f32)(const P* matrix, int64_t i, int64_t first, int64_t width, const P* depth, int64_t stride,
                         double hidden_u, double hidden_v, Positions<float> out);
-  void (*sweep_row_f64)(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride,
+  void (*sweep_row_f64)(const P* matrix, int64_t i, int64_t first, int64_t width, const P* depth, int64_t stride,
                         double hidden_u, double hidden_v, Positions<double> out);
 };
 
@@ -83,10 +85,12 @@ struct ValueKernels {
   // groups; with `events`, lists where the points went and sets their number.
   int64_t (*merge)(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, Groups<T> out,
                    Event* events, int64_t* event_count);
-  // bev[cell] += sum over rows of weight * context, for the groups of one column in rows of the grid that
-  // `owner` of `owners` owns.
+  // The weights of groups whose points are known: sums of depth over each group's events.
+  void (*weigh)(const Event* events, int64_t event_count, const T* depth, T* weight, int64_t groups);
+  // bev[cell] += sum over rows of weight * context, for those groups of one column whose cells `owner` of
+  // `owners` owns.
   void (*splat)(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev,
-                int64_t grid_x, int64_t owner, int64_t owners);
+                int64_t owner, int64_t owners);
   // Backward of `splat`, all of one column transposed to [channel or group][row]; `full` has a bit per row.
   void (*splat_backward)(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad,
                          const T* context, int64_t channels, T* grad_context, T* grad_weight);
@@ -94,7 +98,7 @@ struct ValueKernels {
   void (*hand_back)(const Event* events, int64_t count, const T* group_grads, T* out, int64_t bins);
   // bev[cell] += features[point] for the cells that `owner` owns.
   void (*pool)(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels,
-               T* bev, int64_t grid_x, int64_t owner, int64_t owners);
+               T* bev, int64_t owner, int64_t owners);
   // Source cells around the positions of one row.
   void (*find_taps)(const Map<T>& map, const T* u, const T* v, int64_t width, TapRow<T> out);
   // Correlation of one row of the reference view with its warps, whose taps follow each other by hypothesis:
@@ -106,12 +110,11 @@ struct ValueKernels {
   void (*warp_row)(int64_t width, const Map<T>& source, int64_t channels, TapRow<T> taps, T* out,
                    const T* zeros);
   // With t = coefficient * reference (or coefficient where there is no reference), for channels `first` to
-  // `last` of up to kRows pixels of one row from `start`: grad_reference += coefficient * warped;
-  // grad_source += t at the taps. Coefficients lie in kRows rows of channels per hypothesis.
-  void (*sweep_backward_tile)(int64_t start, int64_t pixels, int64_t width, int64_t hypotheses,
-                              const T* coefficient, const T* reference, int64_t pitch, const Map<T>& source,
-                              int64_t first, int64_t last, TapRow<T> taps, T* grad_reference, T* grad_source,
-                              const T* zeros, T* sink);
+  // `last` of up to kRows neighbouring pixels: grad_reference = sum of coefficient * warped; grad_source += t at
+  // the taps. Coefficients and taps lie in kRows rows or entries per hypothesis.
+  void (*sweep_backward_tile)(int64_t pixels, int64_t hypotheses, const T* coefficient, const T* reference,
+                              int64_t pitch, const Map<T>& source, int64_t first, int64_t last, TapRow<T> taps,
+                              T* grad_reference, T* grad_source, const T* zeros, T* sink);
   // d sum(t * warped) / d depth for the cells of one row; du and dv are the slopes of the positions.
   void (*sweep_backward_depth)(int64_t width, const T* coefficient, const T* reference, int64_t pitch,
                                const Map<T>& source, int64_t channels, TapRow<T> taps, const T* du,

@@ -108,6 +108,48 @@ void lift_splat_backward(const std::array<int64_t, 6>& s, const std::array<int64
   });
 }
 
+// A plan as four tensors.
+bev::LiftPlan plan_of(const std::vector<Argument>& plan) {
+  return {plan[0].data<int64_t>(), plan[1].data<int32_t>(), plan[2].data<uint16_t>(), plan[3].data<int32_t>()};
+}
+
+int64_t lift_plan_columns(const std::array<int64_t, 6>& s) {
+  return bev::lift_plan_columns({s[0], s[1], s[2], s[3], s[4], s[5], {}});
+}
+
+void lift_plan(const std::array<int64_t, 6>& s, const std::array<int64_t, 3>& grid, bool trunc,
+               const Argument& projection, const Argument& bins, const std::vector<Argument>& plan, int) {
+  const bev::LiftShape shape{s[0], s[1], s[2], s[3], s[4], s[5], grid_of(grid, trunc)};
+  const auto fill = [&](auto p) {
+    using P = typename decltype(p)::type;
+    bev::lift_plan<P>(shape, projection.data<P>(), bins.data<P>(), plan[0].out<int64_t>(),
+                      plan[1].out<int32_t>(), plan[2].out<uint16_t>(), plan[3].out<int32_t>());
+  };
+  projection.dtype == "float64" ? fill(Type<double>{}) : fill(Type<float>{});
+}
+
+void lift_splat_planned(const std::array<int64_t, 6>& s, const std::array<int64_t, 3>& grid,
+                        const Argument& depth, const Argument& context, const std::vector<Argument>& plan,
+                        const Argument& bev_map, int threads) {
+  const bev::LiftShape shape{s[0], s[1], s[2], s[3], s[4], s[5], grid_of(grid, false)};
+  for_types(depth, depth, [&](auto v, auto) {
+    using V = typename decltype(v)::type;
+    bev::lift_splat_planned<V>(shape, depth.as<V>(), context.as<V>(), plan_of(plan), bev_map.out<V>(), threads);
+  });
+}
+
+void lift_splat_planned_backward(const std::array<int64_t, 6>& s, const std::array<int64_t, 3>& grid,
+                                 const Argument& grad, const Argument& depth, const Argument& context,
+                                 const std::vector<Argument>& plan, const Argument& grad_depth,
+                                 const Argument& grad_context, int threads) {
+  const bev::LiftShape shape{s[0], s[1], s[2], s[3], s[4], s[5], grid_of(grid, false)};
+  for_types(depth, depth, [&](auto v, auto) {
+    using V = typename decltype(v)::type;
+    bev::lift_splat_planned_backward<V>(shape, grad.data<V>(), depth.as<V>(), context.as<V>(), plan_of(plan),
+                                        grad_depth.out<V>(), grad_context.out<V>(), threads);
+  });
+}
+
 void voxel_pooling(const std::array<int64_t, 3>& s, const std::array<int64_t, 3>& grid, bool trunc,
                    const Argument& coords, const Argument& features, const Argument& bev_map, int threads) {
   const bev::PoolShape shape{s[0], s[1], s[2], grid_of(grid, trunc)};
@@ -179,6 +221,10 @@ PYBIND11_MODULE(_native, m) {
   const auto free = py::call_guard<py::gil_scoped_release>();
   m.def("lift_splat", &lift_splat, free);
   m.def("lift_splat_backward", &lift_splat_backward, free);
+  m.def("lift_plan_columns", &lift_plan_columns);
+  m.def("lift_plan", &lift_plan, free);
+  m.def("lift_splat_planned", &lift_splat_planned, free);
+  m.def("lift_splat_planned_backward", &lift_splat_planned_backward, free);
   m.def("voxel_pooling", &voxel_pooling, free);
   m.def("voxel_pooling_backward", &voxel_pooling_backward, free);
   m.def("warp", &warp, free);

@@ -37,6 +37,33 @@ void lift_splat_backward(const LiftShape& shape, const Values* grad, Strided<con
                          Strided<const Values> context, const Places* projection, const Places* bins,
                          Values* grad_depth, Values* grad_context, int threads);
 
+// The geometry of lift-splat for a rig that does not move: the groups of every column. Column k has the groups
+// from starts[2 k] to starts[2 k + 2] and the events from starts[2 k + 1] to starts[2 k + 3]; an event is three
+// numbers laid out as `Event`.
+struct LiftPlan {
+  const int64_t* starts;
+  const int32_t* cell;
+  const uint16_t* rows;
+  const int32_t* events;
+};
+
+// Columns of a plan; it does not depend on the number of channels.
+int64_t lift_plan_columns(const LiftShape& shape);
+
+// Without `cell`, counts into `starts` (2 * (columns + 1) numbers); with it, fills the other three.
+template <class Places>
+void lift_plan(const LiftShape& shape, const Places* projection, const Places* bins, int64_t* starts,
+               int32_t* cell, uint16_t* rows, int32_t* events);
+
+// The same as `lift_splat` and `lift_splat_backward`, from a plan.
+template <class Values>
+void lift_splat_planned(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
+                        const LiftPlan& plan, Values* bev, int threads);
+template <class Values>
+void lift_splat_planned_backward(const LiftShape& shape, const Values* grad, Strided<const Values> depth,
+                                 Strided<const Values> context, const LiftPlan& plan, Values* grad_depth,
+                                 Values* grad_context, int threads);
+
 struct PoolShape {
   int64_t batch, points, channels;
   Grid grid;
@@ -68,8 +95,8 @@ template <class Values, class Places>
 void correlate(const SweepShape& shape, Strided<const Values> reference, Strided<const Values> source,
                const Places* projection, Strided<const Places> depth, Values* out, int threads);
 
-// Backward of both: grad is [B,C,D,H,W] or [B,G,D,H,W]. Any gradient may be null; grad_reference
-// [B,H,W,padded C] and grad_source [B,h,w,padded C] arrive as zeros, grad_depth [B,D,H,W] as anything.
+// Backward of both: grad is [B,C,D,H,W] or [B,G,D,H,W]. Any gradient may be null; grad_source
+// [B,h,w,padded C] arrives as zeros, grad_reference [B,H,W,padded C] and grad_depth [B,D,H,W] as anything.
 template <class Values, class Places>
 void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided<const Values> reference,
                     Strided<const Values> source, const Places* projection, Strided<const Places> depth,

@@ -34,7 +34,7 @@ void voxel_pooling(const PoolShape& shape, Strided<const Coords> coords, Strided
         Of<Values>::values().pool(cells.get(), now,
                                   features.data + b * features.stride[0] + first * features.stride[1],
                                   features.stride[1], shape.channels,
-                                  bev + b * cells_per_map * shape.channels, shape.grid.x, owner, threads);
+                                  bev + b * cells_per_map * shape.channels, owner, threads);
       });
     }
   }

@@ -26,10 +26,10 @@ void column_cells(const P* matrix, int64_t j, int64_t first_row, int64_t rows, c
 }
 
 template <class P, class T>
-void sweep_row(const P* matrix, int64_t i, int64_t width, const P* depth, int64_t stride, double hidden_u,
-               double hidden_v, Positions<T> out) {
+void sweep_row(const P* matrix, int64_t i, int64_t first, int64_t width, const P* depth, int64_t stride,
+               double hidden_u, double hidden_v, Positions<T> out) {
   for (int64_t j = 0; j < width; ++j) {
-    const Seen<P> seen = seen_at(matrix, P(j), P(i), depth[j * stride], hidden_u, hidden_v);
+    const Seen<P> seen = seen_at(matrix, P(first + j), P(i), depth[j * stride], hidden_u, hidden_v);
     out.u[j] = T(seen.u);
     out.v[j] = T(seen.v);
     if (out.du) {

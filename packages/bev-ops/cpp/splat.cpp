@@ -108,67 +108,127 @@ int64_t merge(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots
         out.rows[group] = uint16_t(rows);
         set_rows(out.weight + int64_t(group) * kRows, depth + d * kRows, rows);
       }
-      if (events) events[listed++] = {int32_t(d), group, uint16_t(rows)};
+      if (events) events[listed++] = {int32_t(d), group, rows};
     }
   }
   if (events) *event_count = listed;
   return count;
 }
 
-// Rows of the grid are dealt to owners in bands: points along a ray stay with one owner for a while.
-constexpr int64_t kBand = 4;
-
-BEV_INLINE bool owns(int32_t cell, int64_t grid_x, int64_t owner, int64_t owners) {
-  return owners == 1 || cell / int32_t(grid_x) / kBand % owners == owner;
+template <class T>
+void weigh(const Event* events, int64_t event_count, const T* depth, T* weight, int64_t groups) {
+  __builtin_memset(weight, 0, groups * kRows * sizeof(T));
+  for (int64_t e = 0; e < event_count; ++e) {
+    add_rows(weight + int64_t(events[e].group) * kRows, depth + int64_t(events[e].bin) * kRows, events[e].rows);
+  }
 }
 
-// out[0 .. K vectors) += sum over rows of weight * context; the last vector may be cut.
-template <class T, int K>
-void splat_group(const T* weight, unsigned rows, const T* context, int64_t pitch, T* out, int64_t channels) {
+// Cells are dealt to owners in bands: points along a ray stay with one owner for a while.
+constexpr int kBandBits = 9;
+
+BEV_INLINE bool owns(int32_t cell, int64_t owner, int64_t owners) {
+  return owners == 1 || (uint32_t(cell) >> kBandBits) % uint32_t(owners) == uint32_t(owner);
+}
+
+// Groups summed beside each other, and vectors of channels, as many as registers hold: every addition waits for
+// the one before it in the same sum, so that a group alone would leave the processor idle.
+constexpr int kBeside = 4;
+constexpr int kVectors = BEV_VECTOR_BYTES == 64 ? 6 : 3;
+
+template <class T>
+struct Panel {
+  const T* context;  // rows of channels, `pitch` apart
+  int64_t pitch, channels;
+};
+
+// bev[cell] += sum over `rows` of weight * context, for N groups and K vectors of channels, the last of which
+// may be cut. All rows of `rows` count for every group: weights elsewhere are zero.
+template <class T, int K, int N>
+BEV_INLINE void splat_groups(const Groups<T>& groups, const int32_t* which, unsigned rows, const Panel<T>& panel,
+                             T* bev, int64_t bev_pitch) {
   constexpr int L = Simd<T>::lanes;
-  Vec<T> sum[K] = {};
-  if (rows == 0xffffu) {
-    for (int r = 0; r < kRows; ++r) {
-      for (int k = 0; k < K; ++k) sum[k] += weight[r] * load(context + r * pitch + k * L);
-    }
-  } else {
-    for (; rows; rows &= rows - 1) {
-      const int r = __builtin_ctz(rows);
-      for (int k = 0; k < K; ++k) sum[k] += weight[r] * load(context + r * pitch + k * L);
+  const T* weight[N];
+  for (int n = 0; n < N; ++n) weight[n] = groups.weight + int64_t(which[n]) * kRows;
+  Vec<T> sum[N][K] = {};
+  for (; rows; rows &= rows - 1) {
+    const int r = __builtin_ctz(rows);
+    for (int k = 0; k < K; ++k) {
+      const Vec<T> value = load(panel.context + r * panel.pitch + k * L);
+      for (int n = 0; n < N; ++n) sum[n][k] += weight[n][r] * value;
     }
   }
-  for (int k = 0; k < K - 1; ++k) store(out + k * L, load(out + k * L) + sum[k]);
-  T* last = out + (K - 1) * L;
-  if (channels == K * L) {
-    store(last, load(last) + sum[K - 1]);
-  } else {
-    add_part(last, sum[K - 1], channels - (K - 1) * L);
+  for (int n = 0; n < N; ++n) {
+    T* out = bev + int64_t(groups.cell[which[n]]) * bev_pitch;
+    for (int k = 0; k < K - 1; ++k) store(out + k * L, load(out + k * L) + sum[n][k]);
+    T* last = out + (K - 1) * L;
+    if (panel.channels == K * L) {
+      store(last, load(last) + sum[n][K - 1]);
+    } else {
+      add_part(last, sum[n][K - 1], panel.channels - (K - 1) * L);
+    }
+  }
+}
+
+template <class T, int K>
+void splat_panel(const Groups<T>& groups, const int32_t* which, int64_t count, bool finite, const Panel<T>& panel,
+                 T* bev, int64_t bev_pitch) {
+  int64_t n = 0;
+  // A zero weight would turn an infinity of a row that has no points in the cell into NaN.
+  for (; finite && n + kBeside <= count; n += kBeside) {
+    unsigned rows = 0;
+    for (int64_t next = n + kBeside; next < n + 2 * kBeside && next < count; ++next) {
+      const T* cell = bev + int64_t(groups.cell[which[next]]) * bev_pitch;
+      for (int k = 0; k <= K; ++k) __builtin_prefetch(cell + k * Simd<T>::lanes, 1);
+    }
+    for (int beside = 0; beside < kBeside; ++beside) rows |= groups.rows[which[n + beside]];
+    splat_groups<T, K, kBeside>(groups, which + n, rows, panel, bev, bev_pitch);
+  }
+  for (; n < count; ++n) {
+    splat_groups<T, K, 1>(groups, which + n, groups.rows[which[n]], panel, bev, bev_pitch);
   }
 }
 
 template <class T>
-using SplatGroup = void (*)(const T*, unsigned, const T*, int64_t, T*, int64_t);
+using SplatPanel = void (*)(const Groups<T>&, const int32_t*, int64_t, bool, const Panel<T>&, T*, int64_t);
 
 template <class T>
-SplatGroup<T> splat_group_of(int64_t vectors) {
-  static constexpr SplatGroup<T> table[] = {splat_group<T, 1>, splat_group<T, 2>, splat_group<T, 3>,
-                                            splat_group<T, 4>, splat_group<T, 5>, splat_group<T, 6>,
-                                            splat_group<T, 7>, splat_group<T, 8>};
+SplatPanel<T> splat_panel_of(int64_t vectors) {
+#if BEV_VECTOR_BYTES == 64
+  static constexpr SplatPanel<T> table[] = {splat_panel<T, 1>, splat_panel<T, 2>, splat_panel<T, 3>,
+                                            splat_panel<T, 4>, splat_panel<T, 5>, splat_panel<T, 6>};
+#else
+  static constexpr SplatPanel<T> table[] = {splat_panel<T, 1>, splat_panel<T, 2>, splat_panel<T, 3>};
+#endif
   return table[vectors - 1];
 }
 
+// Whether all elements are finite.
 template <class T>
-void splat(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev, int64_t grid_x,
-           int64_t owner, int64_t owners) {
+bool finite(const T* values, int64_t vectors) {
+  Vec<T> sum = {};
+  for (int64_t k = 0; k < vectors; ++k) sum += T(0) * load(values + k * Simd<T>::lanes);
+  return total<T>(sum) == T(0);
+}
+
+template <class T>
+void splat(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev, int64_t owner,
+           int64_t owners) {
   constexpr int L = Simd<T>::lanes;
+  constexpr int64_t kPiece = 256;
   const int64_t pitch = padded(channels);
-  for (int64_t c = 0; c < channels; c += 8 * L) {
-    const int64_t width = channels - c < 8 * L ? channels - c : 8 * L;
-    const SplatGroup<T> add = splat_group_of<T>((width + L - 1) / L);
-    for (int64_t g = 0; g < count; ++g) {
-      const int32_t cell = groups.cell[g];
-      if (!owns(cell, grid_x, owner, owners)) continue;
-      add(groups.weight + g * kRows, groups.rows[g], context + c, pitch, bev + cell * channels + c, width);
+  const bool calm = finite(context, kRows * pitch / L);
+  int32_t mine[kPiece];
+  for (int64_t start = 0; start < count; start += kPiece) {
+    const int64_t end = start + kPiece < count ? start + kPiece : count;
+    int64_t owned = 0;
+    for (int64_t g = start; g < end; ++g) {
+      mine[owned] = int32_t(g);
+      owned += owns(groups.cell[g], owner, owners);
+    }
+    for (int64_t c = 0; c < channels; c += kVectors * L) {
+      const int64_t width = channels - c < kVectors * L ? channels - c : kVectors * L;
+      splat_panel_of<T>((width + L - 1) / L)(groups, mine, owned, calm, {context + c, pitch, width}, bev + c,
+                                             channels);
     }
   }
 }
@@ -216,20 +276,18 @@ void weight_gradient(const Groups<T>& groups, int64_t g, const T* grad, const T*
       channels, context, [&](int n, int64_t c) { return cell[n][c]; }, out + g * kRows);
 }
 
-// Whether a sum over all elements stays finite; says nothing wrong about finite numbers short of overflow.
-template <class T>
-bool finite(const T* values, int64_t vectors) {
-  Vec<T> sum = {};
-  for (int64_t k = 0; k < vectors; ++k) sum += T(0) * load(values + k * Simd<T>::lanes);
-  return total<T>(sum) == T(0);
-}
-
 template <class T>
 void splat_backward(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad, const T* context,
                     int64_t channels, T* grad_context, T* grad_weight) {
   constexpr int N = Column<T>::block;
   int64_t g = 0;
-  for (; g + N <= count; g += N) weight_gradient<T, N>(groups, g, grad, context, channels, grad_weight);
+  for (; g + N <= count; g += N) {
+    for (int64_t next = g + N; next < g + 2 * N && next < count; ++next) {
+      const T* cell = grad + int64_t(groups.cell[next]) * channels;
+      for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(cell + c);
+    }
+    weight_gradient<T, N>(groups, g, grad, context, channels, grad_weight);
+  }
   for (; g < count; ++g) weight_gradient<T, 1>(groups, g, grad, context, channels, grad_weight);
 
   int64_t c = 0;
@@ -269,7 +327,7 @@ void hand_back(const Event* events, int64_t count, const T* group_grads, T* out,
 
 template <class T>
 void pool(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels, T* bev,
-          int64_t grid_x, int64_t owner, int64_t owners) {
+          int64_t owner, int64_t owners) {
   constexpr int L = Simd<T>::lanes;
   constexpr int64_t kPiece = 1024, kAhead = 8;
   int32_t mine[kPiece];
@@ -278,16 +336,20 @@ void pool(const int32_t* cells, int64_t points, const T* features, int64_t strid
     int64_t count = 0;
     for (int64_t p = start; p < end; ++p) {
       mine[count] = int32_t(p - start);
-      count += (cells[p] >= 0) & owns(cells[p], grid_x, owner, owners);
+      count += (cells[p] >= 0) & owns(cells[p], owner, owners);
     }
     for (int64_t n = 0; n < count; ++n) {
       const int64_t p = start + mine[n];
       T* out = bev + int64_t(cells[p]) * channels;
       const T* in = features + p * stride;
-      // Cells are met in no order: ask for those to come.
+      // Cells are met in no order, and points with gaps between them: ask for those to come.
       if (n + kAhead < count) {
-        const T* next = bev + int64_t(cells[start + mine[n + kAhead]]) * channels;
-        for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(next + c, 1);
+        const T* cell = bev + int64_t(cells[start + mine[n + kAhead]]) * channels;
+        const T* point = features + (start + mine[n + kAhead]) * stride;
+        for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) {
+          __builtin_prefetch(cell + c, 1);
+          __builtin_prefetch(point + c);
+        }
       }
       int64_t c = 0;
       for (; c + L <= channels; c += L) store(out + c, load(out + c) + load(in + c));
@@ -301,6 +363,7 @@ void fill(ValueKernels<T>& values) {
   values.pack = pack<T>;
   values.unpack = unpack<T>;
   values.merge = merge<T>;
+  values.weigh = weigh<T>;
   values.splat = splat<T>;
   values.splat_backward = splat_backward<T>;
   values.hand_back = hand_back<T>;

@@ -1,4 +1,6 @@
-// Plane sweep. Views are walked in rows of channels; what does not come so is packed first.
+// Plane sweep. Views are walked in rows of channels; what does not come so is packed first. The reference view is
+// walked in strips from top to bottom: the source cells that neighbouring hypotheses and rows share stay in the
+// cache, which whole rows would leave.
 #include "ops.h"
 #include "parallel.h"
 
@@ -39,21 +41,21 @@ class Rows {
   const T* data_;
 };
 
-void sweep_row(const PositionKernels<float>& k, const float* matrix, int64_t i, int64_t width,
+void sweep_row(const PositionKernels<float>& k, const float* matrix, int64_t i, int64_t first, int64_t width,
                const float* depth, int64_t stride, const SweepShape& shape, Positions<float> out) {
-  k.sweep_row_f32(matrix, i, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
+  k.sweep_row_f32(matrix, i, first, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
 }
-void sweep_row(const PositionKernels<double>& k, const double* matrix, int64_t i, int64_t width,
+void sweep_row(const PositionKernels<double>& k, const double* matrix, int64_t i, int64_t first, int64_t width,
                const double* depth, int64_t stride, const SweepShape& shape, Positions<float> out) {
-  k.sweep_row_f32(matrix, i, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
+  k.sweep_row_f32(matrix, i, first, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
 }
-void sweep_row(const PositionKernels<float>& k, const float* matrix, int64_t i, int64_t width,
+void sweep_row(const PositionKernels<float>& k, const float* matrix, int64_t i, int64_t first, int64_t width,
                const float* depth, int64_t stride, const SweepShape& shape, Positions<double> out) {
-  k.sweep_row_f64(matrix, i, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
+  k.sweep_row_f64(matrix, i, first, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
 }
-void sweep_row(const PositionKernels<double>& k, const double* matrix, int64_t i, int64_t width,
+void sweep_row(const PositionKernels<double>& k, const double* matrix, int64_t i, int64_t first, int64_t width,
                const double* depth, int64_t stride, const SweepShape& shape, Positions<double> out) {
-  k.sweep_row_f64(matrix, i, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
+  k.sweep_row_f64(matrix, i, first, width, depth, stride, shape.hidden_u, shape.hidden_v, out);
 }
 
 // Positions and taps of the rows that each thread has in hand.
@@ -78,19 +80,24 @@ class RowSpace {
   Scratch<int32_t> cells_;
 };
 
-// Positions and taps of the cells of row i of view b at hypothesis k, to start at `offset` of their rows.
+// A stretch of one row of view b.
+struct Stretch {
+  int64_t b, i, first, width;
+};
+
+// Positions and taps of a stretch at hypothesis k, to start at `offset` of their rows.
 template <class Values, class Places>
 TapRow<Values> find_row(const SweepShape& shape, const Places* projection, const Strided<const Places>& depth,
-                        const Map<Values>& source, int64_t b, int64_t k, int64_t i, bool slopes,
+                        const Map<Values>& source, const Stretch& at_row, int64_t k, bool slopes,
                         const RowSpace<Values>& space, int thread, int64_t offset = 0) {
   const int64_t* s = depth.stride;
   Positions<Values> at = space.positions(thread);
   if (!slopes) at.du = at.dv = nullptr;
-  sweep_row(Of<Places>::positions(), projection + b * 12, i, shape.width,
-            depth.data + b * s[0] + k * s[1] + i * s[2], s[3], shape, at);
+  sweep_row(Of<Places>::positions(), projection + at_row.b * 12, at_row.i, at_row.first, at_row.width,
+            depth.data + at_row.b * s[0] + k * s[1] + at_row.i * s[2] + at_row.first * s[3], s[3], shape, at);
   TapRow<Values> taps = space.taps(thread);
   taps = {taps.x + offset, taps.y + offset, taps.fx + offset, taps.fy + offset};
-  Of<Values>::values().find_taps(source, at.u, at.v, shape.width, taps);
+  Of<Values>::values().find_taps(source, at.u, at.v, at_row.width, taps);
   return taps;
 }
 
@@ -133,7 +140,7 @@ void warp(const SweepShape& shape, Strided<const Values> source, const Places* p
   parallel(shape.batch * shape.hypotheses * shape.height, threads, [&](int64_t unit, int thread) {
     const int64_t i = unit % shape.height, k = unit / shape.height % shape.hypotheses;
     const int64_t b = unit / shape.height / shape.hypotheses;
-    const auto taps = find_row(shape, projection, depth, rows[b], b, k, i, false, space, thread);
+    const auto taps = find_row(shape, projection, depth, rows[b], {b, i, 0, shape.width}, k, false, space, thread);
     Of<Values>::values().warp_row(shape.width, rows[b], shape.channels, taps,
                                   out + unit * shape.width * shape.channels, zeros.get());
   });
@@ -147,19 +154,23 @@ void correlate(const SweepShape& shape, Strided<const Values> reference, Strided
   const Zeros<Values> zeros(padded(shape.channels));
   const int64_t cells = shape.height * shape.width;
   const int64_t sums = correlation_scratch(shape.channels, shape.groups, shape.hypotheses);
-  const RowSpace<Values> space(shape.hypotheses * shape.width, threads);
+  const RowSpace<Values> space(shape.hypotheses * kRows, threads);
   Scratch<Values> scratch(threads * sums);
-  parallel(shape.batch * shape.height, threads, [&](int64_t unit, int thread) {
-    const int64_t b = unit / shape.height, i = unit % shape.height;
-    for (int64_t k = 0; k < shape.hypotheses; ++k) {
-      find_row(shape, projection, depth, from[b], b, k, i, false, space, thread, k * shape.width);
-    }
+  const int64_t strips = (shape.width + kRows - 1) / kRows;
+  parallel(shape.batch * strips, threads, [&](int64_t unit, int thread) {
+    const int64_t b = unit / strips, first = unit % strips * kRows;
+    const int64_t pixels = shape.width - first < kRows ? shape.width - first : kRows;
     const Map<Values> view = with[b];
-    Of<Values>::values().correlate_row(
-        view.data + i * view.row, view.pitch, shape.width, from[b], shape.channels, shape.groups,
-        space.taps(thread), shape.hypotheses,
-        out + b * shape.groups * shape.hypotheses * cells + i * shape.width, shape.hypotheses * cells, cells,
-        zeros.get(), scratch.get() + thread * sums);
+    for (int64_t i = 0; i < shape.height; ++i) {
+      for (int64_t k = 0; k < shape.hypotheses; ++k) {
+        find_row(shape, projection, depth, from[b], {b, i, first, pixels}, k, false, space, thread, k * pixels);
+      }
+      Of<Values>::values().correlate_row(
+          view.data + i * view.row + first * view.pitch, view.pitch, pixels, from[b], shape.channels,
+          shape.groups, space.taps(thread), shape.hypotheses,
+          out + b * shape.groups * shape.hypotheses * cells + i * shape.width + first, shape.hypotheses * cells,
+          cells, zeros.get(), scratch.get() + thread * sums);
+    }
   });
 }
 
@@ -173,7 +184,7 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
   const Rows<Values> from(source, shape.batch, shape.channels, shape.source_height, shape.source_width, threads);
   const Rows<Values> with(reference, correlation ? shape.batch : 0, shape.channels, shape.height, width, threads);
   const Zeros<Values> zeros(pitch);
-  const RowSpace<Values> space(shape.hypotheses * width, threads);
+  const RowSpace<Values> space(shape.hypotheses * kRows > width ? shape.hypotheses * kRows : width, threads);
   const int64_t tile_factors = shape.hypotheses * kRows * pitch;
   const int64_t factor_size = tile_factors > width * pitch ? tile_factors : width * pitch;
   Scratch<Values> sinks(threads * pitch), factors(threads * factor_size);
@@ -192,19 +203,17 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
       const int64_t b = unit / owners, first = unit % owners * owned;
       const int64_t last = first + owned < pitch ? first + owned : pitch;
       Values* factor = factors.get() + thread * factor_size;
-      for (int64_t i = 0; i < shape.height; ++i) {
-        for (int64_t k = 0; k < shape.hypotheses; ++k) {
-          find_row(shape, projection, depth, from[b], b, k, i, false, space, thread, k * width);
-        }
-        for (int64_t start = 0; start < width; start += kRows) {
-          const int64_t pixels = width - start < kRows ? width - start : kRows;
+      for (int64_t start = 0; start < width; start += kRows) {
+        const int64_t pixels = width - start < kRows ? width - start : kRows;
+        for (int64_t i = 0; i < shape.height; ++i) {
           for (int64_t k = 0; k < shape.hypotheses; ++k) {
+            find_row(shape, projection, depth, from[b], {b, i, start, pixels}, k, false, space, thread, k * kRows);
             coefficients(shape, grad, b, k, i, start, pixels, factor + k * kRows * pitch);
           }
+          const int64_t pixel = ((b * shape.height + i) * width + start) * pitch;
           kernels.sweep_backward_tile(
-              start, pixels, width, shape.hypotheses, factor, reference_row(b, i), pitch, from[b], first, last,
-              space.taps(thread),
-              grad_reference ? grad_reference + (b * shape.height + i) * width * pitch : nullptr,
+              pixels, shape.hypotheses, factor, correlation ? reference_row(b, i) + start * pitch : nullptr, pitch,
+              from[b], first, last, space.taps(thread), grad_reference ? grad_reference + pixel : nullptr,
               grad_source ? grad_source + b * from[b].height * from[b].row : nullptr, zeros.get(),
               sinks.get() + thread * pitch);
         }
@@ -216,7 +225,7 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
     const int64_t i = unit % shape.height, k = unit / shape.height % shape.hypotheses;
     const int64_t b = unit / shape.height / shape.hypotheses;
     Values* factor = factors.get() + thread * factor_size;
-    const auto taps = find_row(shape, projection, depth, from[b], b, k, i, true, space, thread);
+    const auto taps = find_row(shape, projection, depth, from[b], {b, i, 0, width}, k, true, space, thread);
     const Positions<Values> at = space.positions(thread);
     coefficients(shape, grad, b, k, i, 0, width, factor);
     kernels.sweep_backward_depth(width, factor, reference_row(b, i), pitch, from[b], pitch, taps, at.du, at.dv,

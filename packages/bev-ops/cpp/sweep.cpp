@@ -228,32 +228,59 @@ BEV_INLINE void add_to(T* to, Vec<T> value) {
   store(to, load(to) + value);
 }
 
+// grad_reference of one pixel: (+)= sum over up to kTogether hypotheses of coefficient * warped.
+constexpr int64_t kTogether = 8;
+
 template <class T>
-void sweep_backward_tile(int64_t start, int64_t pixels, int64_t width, int64_t hypotheses, const T* coefficient,
-                         const T* reference, int64_t pitch, const Map<T>& source, int64_t first, int64_t last,
-                         TapRow<T> taps_row, T* grad_reference, T* grad_source, const T* zeros, T* sink) {
+BEV_INLINE void reference_gradient(const Taps<T>* taps, const T* const* factor, int64_t count, int64_t first,
+                                   int64_t last, bool add, T* out) {
   constexpr int L = Simd<T>::lanes;
+  for (int64_t c = first; c < last; c += L) {
+    Vec<T> sum = {};
+    if (add) sum = load(out + c);
+    for (int64_t k = 0; k < count; ++k) sum += load(factor[k] + c) * blend(taps[k], c);
+    store(out + c, sum);
+  }
+}
+
+template <class T>
+BEV_INLINE void source_gradient(const Taps<T>& taps, const T* factor, const T* reference, const Map<T>& source,
+                                int64_t first, int64_t last, T* grad_source, const T* zeros, T* sink) {
+  constexpr int L = Simd<T>::lanes;
+  const auto target = [&](const T* tap) { return tap == zeros ? sink : grad_source + (tap - source.data); };
+  T *const a = target(taps.a), *const b = target(taps.b);
+  T *const d = target(taps.c), *const e = target(taps.d);
+  for (int64_t c = first; c < last; c += L) {
+    Vec<T> t = load(factor + c);
+    if (reference) t = t * load(reference + c);
+    add_to(a + c, taps.wa * t);
+    add_to(b + c, taps.wb * t);
+    add_to(d + c, taps.wc * t);
+    add_to(e + c, taps.wd * t);
+  }
+}
+
+template <class T>
+void sweep_backward_tile(int64_t pixels, int64_t hypotheses, const T* coefficient, const T* reference,
+                         int64_t pitch, const Map<T>& source, int64_t first, int64_t last, TapRow<T> taps_row,
+                         T* grad_reference, T* grad_source, const T* zeros, T* sink) {
   for (int64_t n = 0; n < pixels; ++n) {
-    const int64_t j = start + n;
-    for (int64_t k = 0; k < hypotheses; ++k) {
-      if (taps_row.x[k * width + j] == kNowhere) continue;
-      const Taps<T> taps = taps_of(source, taps_row, k * width + j, zeros);
-      const T* factor = coefficient + (k * kRows + n) * pitch;
-      if (grad_reference) {
-        T* out = grad_reference + j * pitch;
-        for (int64_t c = first; c < last; c += L) add_to(out + c, load(factor + c) * blend(taps, c));
+    for (int64_t start = 0; start < hypotheses; start += kTogether) {
+      const int64_t end = start + kTogether < hypotheses ? start + kTogether : hypotheses;
+      Taps<T> taps[kTogether];
+      const T* factor[kTogether];
+      int64_t seen = 0;
+      for (int64_t k = start; k < end; ++k) {
+        if (taps_row.x[k * kRows + n] == kNowhere) continue;
+        taps[seen] = taps_of(source, taps_row, k * kRows + n, zeros);
+        factor[seen++] = coefficient + (k * kRows + n) * pitch;
       }
-      if (!grad_source) continue;
-      const auto target = [&](const T* tap) { return tap == zeros ? sink : grad_source + (tap - source.data); };
-      T *const a = target(taps.a), *const b = target(taps.b);
-      T *const d = target(taps.c), *const e = target(taps.d);
-      for (int64_t c = first; c < last; c += L) {
-        Vec<T> t = load(factor + c);
-        if (reference) t = t * load(reference + j * pitch + c);
-        add_to(a + c, taps.wa * t);
-        add_to(b + c, taps.wb * t);
-        add_to(d + c, taps.wc * t);
-        add_to(e + c, taps.wd * t);
+      if (grad_reference) {
+        reference_gradient(taps, factor, seen, first, last, start > 0, grad_reference + n * pitch);
+      }
+      for (int64_t k = 0; grad_source && k < seen; ++k) {
+        source_gradient(taps[k], factor[k], reference ? reference + n * pitch : nullptr, source, first, last,
+                        grad_source, zeros, sink);
       }
     }
   }

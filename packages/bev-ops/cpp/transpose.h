@@ -35,6 +35,36 @@ BEV_INLINE void transpose4(const float* from, int64_t from_pitch, float* to, int
   store4(to + 3 * to_pitch, BEV_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7));
 }
 
+#if defined(__AVX512F__)
+// The same for 16 x 16 elements: rows are interleaved in pairs, then pairs of pairs, then quarters.
+BEV_INLINE void transpose16(const float* from, int64_t from_pitch, float* to, int64_t to_pitch) {
+  __m512 in[16], out[16];
+  for (int r = 0; r < 16; ++r) in[r] = _mm512_loadu_ps(from + r * from_pitch);
+  for (int r = 0; r < 16; r += 2) {
+    out[r] = _mm512_unpacklo_ps(in[r], in[r + 1]);
+    out[r + 1] = _mm512_unpackhi_ps(in[r], in[r + 1]);
+  }
+  for (int r = 0; r < 16; r += 4) {
+    for (int half = 0; half < 2; ++half) {
+      const __m512d a = _mm512_castps_pd(out[r + half]), b = _mm512_castps_pd(out[r + half + 2]);
+      in[r + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      in[r + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  // in[4 q + k] holds columns k, k + 4, k + 8, k + 12 of rows 4 q to 4 q + 3.
+  for (int k = 0; k < 4; ++k) {
+    const __m512 low01 = _mm512_shuffle_f32x4(in[k], in[4 + k], 0x44);
+    const __m512 high01 = _mm512_shuffle_f32x4(in[k], in[4 + k], 0xee);
+    const __m512 low23 = _mm512_shuffle_f32x4(in[8 + k], in[12 + k], 0x44);
+    const __m512 high23 = _mm512_shuffle_f32x4(in[8 + k], in[12 + k], 0xee);
+    _mm512_storeu_ps(to + k * to_pitch, _mm512_shuffle_f32x4(low01, low23, 0x88));
+    _mm512_storeu_ps(to + (k + 4) * to_pitch, _mm512_shuffle_f32x4(low01, low23, 0xdd));
+    _mm512_storeu_ps(to + (k + 8) * to_pitch, _mm512_shuffle_f32x4(high01, high23, 0x88));
+    _mm512_storeu_ps(to + (k + 12) * to_pitch, _mm512_shuffle_f32x4(high01, high23, 0xdd));
+  }
+}
+#endif
+
 template <class T>
 BEV_INLINE void transpose_rest(const T* from, int64_t from_row, int64_t from_column, int64_t rows,
                                int64_t columns, T* to, int64_t to_row, int64_t to_column) {
@@ -56,7 +86,13 @@ BEV_INLINE void transpose_squares(const float* from, int64_t from_pitch, float* 
   // Sixteen columns at a time: a cache line of each row is read once.
   for (int64_t c0 = 0; c0 < columns; c0 += 16) {
     const int64_t c_end = c0 + 16 < columns ? c0 + 16 : columns;
-    for (int64_t r = 0; r < rows; r += 4) {
+    int64_t r = 0;
+#if defined(__AVX512F__)
+    for (; c_end - c0 == 16 && r + 16 <= rows; r += 16) {
+      transpose16(from + r * from_pitch + c0, from_pitch, to + c0 * to_pitch + r, to_pitch);
+    }
+#endif
+    for (; r < rows; r += 4) {
       for (int64_t c = c0; c < c_end; c += 4) {
         transpose4(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch);
       }

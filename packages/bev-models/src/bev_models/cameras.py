@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bev_models.grid import BEVGrid
+from bev_ops import projection as ops_projection
 
 
 class Cameras(NamedTuple):
@@ -78,13 +79,15 @@ def lift_projection(
 
     Source: Philion and Fidler, Lift, Splat, Shoot (ECCV 2020), section 3.1.
     """
-    rays = _cell_to_ray(cameras, frame, image_size, feature_size, cells)
-    pose = _double(cameras.bev_aug)[:, None] @ _double(cameras.sensor2keyego[:, frame])
-    low = pose.new_tensor(grid.low)
-    cell = pose.new_tensor(grid.cell)
-    offset = (pose[..., :3, 3] - low)[..., None]
-    folded = torch.cat([pose[..., :3, :3] @ rays, offset], dim=-1) / cell[:, None]
-    return folded.to(cameras.bev_aug)
+    return ops_projection.lift_projection(
+        cameras.intrinsics[:, frame],
+        cameras.sensor2keyego[:, frame],
+        _cell_to_pixel(image_size, feature_size, cells),
+        grid.low,
+        grid.cell,
+        cameras.image_aug[:, frame],
+        cameras.bev_aug[:, None],
+    )
 
 
 def sweep_projection(
@@ -109,31 +112,29 @@ def sweep_projection(
 
     Source: Yao et al., MVSNet (ECCV 2018), equation 1, for planes parallel to the reference image.
     """
-    rays = _cell_to_ray(cameras, reference, image_size, feature_size, cells)
-    motion = _double(cameras.key2sensor[:, source]) @ _inverse(_double(cameras.key2sensor[:, reference]))
-    pixel_to_cell = _pixel_to_source_cell(image_size, feature_size, cells, source_stride).to(motion)
-    into_source = (
-        pixel_to_cell @ _double(cameras.image_aug[:, source]) @ _double(cameras.intrinsics[:, source])
-    )
-    folded = into_source @ torch.cat([motion[..., :3, :3] @ rays, motion[..., :3, 3:]], dim=-1)
-    return folded.flatten(0, 1).to(cameras.bev_aug)
+    double, inverse = ops_projection.double, ops_projection.inverse
+    motion = double(cameras.key2sensor[:, source]) @ inverse(double(cameras.key2sensor[:, reference]))
+    return ops_projection.sweep_projection(
+        cameras.intrinsics[:, reference],
+        cameras.intrinsics[:, source],
+        motion,
+        _cell_to_pixel(image_size, feature_size, cells),
+        _pixel_to_source_cell(image_size, feature_size, cells, source_stride),
+        cameras.image_aug[:, reference],
+        cameras.image_aug[:, source],
+    ).flatten(0, 1)
 
 
-def _cell_to_ray(
-    cameras: Cameras, frame: int, image_size: tuple[int, int], feature_size: tuple[int, int], cells: str
-) -> Float[Tensor, "b n 3 3"]:
-    """Feature cell (j, i, 1) -> camera ray of unit depth, through pixel, augmentation and intrinsics."""
-    intrinsics = _double(cameras.intrinsics[:, frame])
-    cell_to_pixel = intrinsics.new_zeros(3, 3)
+def _cell_to_pixel(
+    image_size: tuple[int, int], feature_size: tuple[int, int], cells: str
+) -> Float[Tensor, "3 3"]:
+    """Feature cell (j, i, 1) -> input pixel."""
+    if cells == "centers":
+        return ops_projection.feature_to_pixel(image_size, feature_size)
+    matrix = torch.eye(3, dtype=torch.float64)
     for axis, (pixels, count) in enumerate(zip(image_size[::-1], feature_size[::-1], strict=True)):
-        if cells == "corners":
-            stride, first = (pixels - 1) / max(count - 1, 1), 0.0
-        else:
-            stride = pixels / count
-            first = (stride - 1) / 2
-        cell_to_pixel[axis, axis], cell_to_pixel[axis, 2] = stride, first
-    cell_to_pixel[2, 2] = 1
-    return _inverse(_double(cameras.image_aug[:, frame]) @ intrinsics) @ cell_to_pixel
+        matrix[axis, axis] = (pixels - 1) / max(count - 1, 1)
+    return matrix
 
 
 def _pixel_to_source_cell(
@@ -149,14 +150,3 @@ def _pixel_to_source_cell(
         else:
             matrix[axis, axis], matrix[axis, 2] = 1 / stride, 0.5 / stride - 0.5
     return matrix
-
-
-def _double(matrix: Tensor) -> Tensor:
-    """To float64, on the host where the device has none (MPS)."""
-    return (matrix.cpu() if matrix.device.type == "mps" else matrix).double()
-
-
-def _inverse(matrix: Tensor) -> Tensor:
-    """Batched inverse without a synchronisation; singular matrices give non-finite entries."""
-    inverse: Tensor = torch.linalg.inv_ex(matrix).inverse
-    return inverse

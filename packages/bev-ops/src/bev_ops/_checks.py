@@ -17,6 +17,11 @@ class Shapes:
         self._op = op
         self._sizes: dict[str, tuple[int, str]] = {}
 
+    def bind(self, source: str, **sizes: int) -> None:
+        """Give axis letters the sizes that `source` has."""
+        for letter, size in sizes.items():
+            self._sizes[letter] = size, source
+
     def expect(self, name: str, tensor: Tensor, axes: str) -> None:
         """Check one argument; an axis given as a number must have that size.
 
@@ -35,8 +40,9 @@ class Shapes:
             if size != wanted:
                 where = f" ({letter} = {wanted} as in {source})" if source else ""
                 raise ValueError(f"{self._op}: {name} must have shape [{axes}]{where}, got {list(shape)}")
-            if not letter.isdigit():
-                self._sizes.setdefault(letter, (size, name))
+            # Not setdefault: torch 2.4 cannot trace it.
+            if not letter.isdigit() and letter not in self._sizes:
+                self._sizes[letter] = size, name
 
 
 def expect_floating(op: str, **tensors: Tensor) -> None:
@@ -70,6 +76,18 @@ def expect_choice(op: str, name: str, value: str, choices: Sequence[str]) -> Non
     """
     if value not in choices:
         raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def expect_size(op: str, name: str, size: Sequence[int], least: int = 0) -> tuple[int, int]:
+    """Check a (height, width) and return it as integers.
+
+    Raises:
+        ValueError: if it is not two integers of at least `least`.
+    """
+    sizes = tuple(size)
+    if len(sizes) != 2 or any(not isinstance(one, int) or one < least for one in sizes):
+        raise ValueError(f"{op}: {name} must be two integers (H, W) from {least} up, got {size!r}")
+    return sizes[0], sizes[1]
 
 
 def expect_grid(op: str, grid_shape: Sequence[int]) -> tuple[int, int, int]:

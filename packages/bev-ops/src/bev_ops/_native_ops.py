@@ -3,7 +3,6 @@
 Half precision is converted, sums run in float32 or better. Every function trusts its arguments.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -56,6 +55,8 @@ def _call(kernel: str, *arguments: object) -> None:
 
 
 def _argument(value: object) -> object:
+    if isinstance(value, list):
+        return [_argument(one) for one in value]
     if value is None:
         return native.Argument(0, (), "")
     if isinstance(value, Tensor):
@@ -149,6 +150,88 @@ def lift_splat_backward(
     return _or_nothing(grad_depth, depth), _or_nothing(grad_context, context)
 
 
+def lift_plan(
+    projection: Tensor, depth_bins: Tensor, size: tuple[int, int], grid: tuple[int, int, int], rounding: str
+) -> list[Tensor]:
+    """The groups of points that the kernels would merge in every call: starts, cell, rows and events."""
+    places = compute_dtype(projection, depth_bins)
+    matrices, bins = projection.to(places).contiguous(), depth_bins.to(places).contiguous()
+    sizes = (*projection.shape[:2], len(bins), *size, 1)
+    arguments = (sizes, grid, rounding == "trunc", matrices, bins)
+    columns = 0 if 0 in sizes else native.lift_plan_columns(sizes)
+    starts = torch.zeros(columns + 1, 2, dtype=torch.int64)
+    if columns:
+        _call("lift_plan", *arguments, [starts, None, None, None])
+    groups, events = starts[-1].tolist()
+    plan = [
+        starts,
+        torch.empty(groups, dtype=torch.int32),
+        torch.empty(groups, dtype=torch.int16),
+        torch.empty(events, 3, dtype=torch.int32),
+    ]
+    if groups:
+        _call("lift_plan", *arguments, plan)
+    return plan
+
+
+def lift_splat_planned(
+    depth: Tensor,
+    context: Tensor,
+    starts: Tensor,
+    cell: Tensor,
+    rows: Tensor,
+    events: Tensor,
+    grid: list[int],
+) -> Tensor:
+    """See `bev_ops.LiftSplatPlan.splat`."""
+    channels, sums = context.shape[2], compute_dtype(depth, context)
+    bev = _zeros((depth.shape[0], grid[1], grid[2], channels), sums)
+    if not _is_empty(depth, context):
+        plan = [starts, cell, rows, events]
+        _call(
+            "lift_splat_planned",
+            (*depth.shape, channels),
+            tuple(grid),
+            depth.to(sums),
+            context.to(sums),
+            plan,
+            bev,
+        )
+    return bev.permute(0, 3, 1, 2).to(context.dtype)
+
+
+def lift_splat_planned_backward(
+    grad: Tensor,
+    depth: Tensor,
+    context: Tensor,
+    starts: Tensor,
+    cell: Tensor,
+    rows: Tensor,
+    events: Tensor,
+    grid: list[int],
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of depth and context, empty where not wanted."""
+    sums = compute_dtype(depth, context)
+    empty = _is_empty(depth, context)
+    new = _zeros if empty else _empty
+    grad_depth = new(depth.shape, sums) if wanted[0] else None
+    grad_context = new(context.shape, sums) if wanted[1] else None
+    if not empty:
+        _call(
+            "lift_splat_planned_backward",
+            (*depth.shape, context.shape[2]),
+            tuple(grid),
+            _channels_last(grad, sums),
+            depth.to(sums),
+            context.to(sums),
+            [starts, cell, rows, events],
+            grad_depth,
+            grad_context,
+        )
+    return _or_nothing(grad_depth, depth), _or_nothing(grad_context, context)
+
+
 def _coords(coords: Tensor) -> Tensor:
     """Coordinates in one of the dtypes the kernels read."""
     if not coords.is_floating_point():
@@ -221,11 +304,9 @@ def plane_sweep_correlation(
 ) -> Tensor:
     """See `bev_ops.plane_sweep_correlation`."""
     sums, places = compute_dtype(reference, source), compute_dtype(projection, depth)
-    # The mean over no channels is NaN; a view without cells is zero everywhere.
-    nothing = math.nan if source.shape[1] == 0 else 0.0
     empty = _is_empty(source, depth)
-    shape = depth.shape[0], groups, *depth.shape[1:]
-    out = torch.full(shape, nothing, dtype=sums) if empty else _empty(shape, sums)
+    new = _zeros if empty else _empty
+    out = new((depth.shape[0], groups, *depth.shape[1:]), sums)
     if not empty:
         sizes, hidden = _sweep(source, depth, groups, behind)
         views = reference.to(sums), source.to(sums)
@@ -249,10 +330,12 @@ def sweep_backward(
     batch, channels, source_height, source_width = source.shape
     width = -(-channels // _PADDING) * _PADDING
     like = source if reference is None else reference
-    grad_reference = _zeros((batch, *depth.shape[2:], width), sums) if wanted[0] else None
+    empty = _is_empty(source, depth)
+    new = _zeros if empty else _empty
+    grad_reference = new((batch, *depth.shape[2:], width), sums) if wanted[0] else None
     grad_source = _zeros((batch, source_height, source_width, width), sums) if wanted[1] else None
-    grad_depth = _zeros(depth.shape, sums) if wanted[2] else None
-    if not _is_empty(source, depth):
+    grad_depth = new(depth.shape, sums) if wanted[2] else None
+    if not empty:
         sizes, hidden = _sweep(source, depth, groups, behind)
         _call(
             "sweep_backward",

@@ -22,6 +22,28 @@ def _define(name: str, arguments: str, results: str, kernel: Any, fake: Any) -> 
     _LIBRARY.define(f"{name}({arguments}) -> {results}", tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CPU")
     torch.library.register_fake(f"bev_ops::{name}", fake, lib=_LIBRARY)
+    if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
+        torch.library.register_vmap(f"bev_ops::{name}", _vmap(name), lib=_LIBRARY)
+
+
+def _vmap(name: str) -> Any:
+    """The rule of torch.vmap: one call per element, as each call fills the threads with its own batch."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        outs = [
+            getattr(ops, name)(
+                *(
+                    argument if dim is None or not isinstance(argument, Tensor) else argument.select(dim, n)
+                    for argument, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for n in range(info.batch_size)
+        ]
+        if isinstance(outs[0], Tensor):
+            return torch.stack(outs), 0
+        return tuple(map(torch.stack, zip(*outs, strict=True))), (0,) * len(outs[0])
+
+    return rule
 
 
 def _differentiate(name: str, backward: Any, setup: Any) -> None:
@@ -46,80 +68,75 @@ def _or_none(grads: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | N
     return [grad if want else None for grad, want in zip(grads, wanted, strict=True)]
 
 
+def _nothing(count: int) -> list[None]:
+    """No gradients."""
+    return [None] * count
+
+
 def _sum(*terms: Tensor | None) -> Tensor | None:
     """Sum of the terms that are there."""
     there = [term for term in terms if term is not None]
     return sum(there[1:], there[0]) if there else None
 
 
-# Lift-splat is linear in depth and in context, so each derivative is made of the same two operators.
-
-_LIFT = "Tensor depth, Tensor context, Tensor projection, Tensor depth_bins, SymInt[] grid, str rounding"
-
-
-def _lift_fake(
-    depth: Tensor, context: Tensor, projection: Tensor, depth_bins: Tensor, grid: list[int], rounding: str
-) -> Tensor:
-    return _maps(context, depth.shape[0], context.shape[2], grid[1:])
+# Lift-splat is linear in depth and in context, so each derivative is made of the same two operators, of
+# (depth, context, *places, grid, *options) and (grad, depth, context, *places, grid, *options, wanted), where
+# places are matrices and bins, or a plan.
 
 
-def _lift_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.grid, ctx.rounding = inputs
-    ctx.save_for_backward(*tensors)
+def _define_lift(name: str, places: str, options: str) -> None:
+    arguments = f"Tensor depth, Tensor context, {places}, {options}"
+    tensors = 3 + places.count(",")
+    forward_op, backward_op = f"{name}", f"{name}_backward"
+
+    def fake(depth: Tensor, context: Tensor, *rest: Any) -> Tensor:
+        return _maps(context, depth.shape[0], context.shape[2], rest[tensors - 2][1:])
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.options = inputs[tensors:]
+        ctx.save_for_backward(*inputs[:tensors])
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = list(ctx.needs_input_grad[:2])
+        grads = getattr(ops, backward_op)(grad, *ctx.saved_tensors, *ctx.options, wanted)
+        return (*_or_none(grads, wanted), *_nothing(tensors - 2 + len(ctx.options)))
+
+    def backward_fake(grad: Tensor, depth: Tensor, context: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        return _gradient(depth, rest[-1][0]), _gradient(context, rest[-1][1])
+
+    def backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *ctx.options, ctx.wanted = inputs[tensors + 1 :]
+        ctx.save_for_backward(*inputs[: tensors + 1])
+
+    def backward_backward(ctx: Any, towards_depth: Tensor, towards_context: Tensor) -> tuple[Any, ...]:
+        splat, splat_backward = getattr(ops, forward_op), getattr(ops, backward_op)
+        grad, depth, context = ctx.saved_tensors[:3]
+        rest: list[Any] = [*ctx.saved_tensors[3:], *ctx.options]
+        need_grad, need_depth, need_context = ctx.needs_input_grad[:3]
+        for_depth, for_context = ctx.wanted
+        grad_grad = grad_depth = grad_context = None
+        if need_grad:
+            grad_grad = _sum(
+                splat(towards_depth, context, *rest).to(grad.dtype) if for_depth else None,
+                splat(depth, towards_context, *rest).to(grad.dtype) if for_context else None,
+            )
+        if need_depth and for_context:
+            grad_depth = splat_backward(grad, depth, towards_context, *rest, [True, False])[0]
+        if need_context and for_depth:
+            grad_context = splat_backward(grad, towards_depth, context, *rest, [False, True])[1]
+        return grad_grad, grad_depth, grad_context, *_nothing(len(rest) + 1)
+
+    _define(forward_op, arguments, "Tensor", getattr(native_ops, forward_op), fake)
+    kernel = getattr(native_ops, backward_op)
+    _define(
+        backward_op, f"Tensor grad, {arguments}, bool[] wanted", "(Tensor, Tensor)", kernel, backward_fake
+    )
+    _differentiate(forward_op, backward, setup)
+    _differentiate(backward_op, backward_backward, backward_setup)
 
 
-def _lift_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = list(ctx.needs_input_grad[:2])
-    grads = ops.lift_splat_backward(grad, *ctx.saved_tensors, ctx.grid, ctx.rounding, wanted)
-    return (*_or_none(grads, wanted), None, None, None, None)
-
-
-def _lift_backward_fake(
-    grad: Tensor,
-    depth: Tensor,
-    context: Tensor,
-    projection: Tensor,
-    depth_bins: Tensor,
-    grid: list[int],
-    rounding: str,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor]:
-    return _gradient(depth, wanted[0]), _gradient(context, wanted[1])
-
-
-def _lift_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.grid, ctx.rounding, ctx.wanted = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _lift_backward_backward(ctx: Any, towards_depth: Tensor, towards_context: Tensor) -> tuple[Any, ...]:
-    grad, depth, context, *places = ctx.saved_tensors
-    rest = (*places, ctx.grid, ctx.rounding)
-    need_grad, need_depth, need_context = ctx.needs_input_grad[:3]
-    for_depth, for_context = ctx.wanted
-    grad_grad = grad_depth = grad_context = None
-    if need_grad:
-        grad_grad = _sum(
-            ops.lift_splat(towards_depth, context, *rest).to(grad.dtype) if for_depth else None,
-            ops.lift_splat(depth, towards_context, *rest).to(grad.dtype) if for_context else None,
-        )
-    if need_depth and for_context:
-        grad_depth = ops.lift_splat_backward(grad, depth, towards_context, *rest, [True, False])[0]
-    if need_context and for_depth:
-        grad_context = ops.lift_splat_backward(grad, towards_depth, context, *rest, [False, True])[1]
-    return grad_grad, grad_depth, grad_context, None, None, None, None, None
-
-
-_define("lift_splat", _LIFT, "Tensor", native_ops.lift_splat, _lift_fake)
-_define(
-    "lift_splat_backward",
-    f"Tensor grad, {_LIFT}, bool[] wanted",
-    "(Tensor, Tensor)",
-    native_ops.lift_splat_backward,
-    _lift_backward_fake,
-)
-_differentiate("lift_splat", _lift_backward, _lift_setup)
-_differentiate("lift_splat_backward", _lift_backward_backward, _lift_backward_setup)
+_define_lift("lift_splat", "Tensor projection, Tensor depth_bins", "SymInt[] grid, str rounding")
+_define_lift("lift_splat_planned", "Tensor starts, Tensor cell, Tensor rows, Tensor events", "SymInt[] grid")
 
 
 # Voxel pooling is linear in the features.

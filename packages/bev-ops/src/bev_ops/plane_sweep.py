@@ -95,6 +95,8 @@ def plane_sweep_correlation(
     expect_one_device(op, **tensors)
     expect_choice(op, "behind", behind, BEHIND)
     channels = source.shape[1]
+    if channels == 0:
+        raise ValueError(f"{op}: reference and source must have at least one channel (C), got 0")
     if not isinstance(groups, int) or groups < 1 or channels % groups:
         raise ValueError(f"{op}: groups must divide the {channels} channels, got {groups!r}")
     if _native_ops.runs(source.device) and not projection.requires_grad:

@@ -1,0 +1,89 @@
+"""The geometry of lift-splat worked out once, for cameras that do not move."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bev_ops import _native_ops
+from bev_ops._checks import (
+    Shapes,
+    expect_choice,
+    expect_floating,
+    expect_grid,
+    expect_one_device,
+    expect_size,
+)
+from bev_ops._torch_ops import ops
+from bev_ops.lift_splat import lift_splat
+from bev_ops.voxel_pooling import ROUNDINGS, Rounding
+
+
+class LiftSplatPlan:
+    """Lift-splat for a rig whose projection stays as it is: `splat` gives what `lift_splat` gives, sooner.
+
+    The plan lists which points of the cameras fall into which cell. It pays where the same calibration and
+    augmentation serve many calls, as at inference; where they change with every batch, call `lift_splat`.
+    Only the compiled kernels of the CPU make use of it: on a GPU, where cells cost next to nothing, and in plain
+    torch `splat` is `lift_splat`.
+
+    Args:
+        projection: see `lift_splat`; copied, and without a gradient.
+        depth_bins: metres.
+        feature_size: (H, W) of depth and context.
+        grid_shape: (Z, Y, X) in cells.
+        rounding: see `voxel_pooling`.
+
+    Raises:
+        ValueError: if a shape, dtype, device or option is wrong.
+    """
+
+    def __init__(
+        self,
+        projection: Float[Tensor, "B N 3 4"],
+        depth_bins: Float[Tensor, "D"],
+        feature_size: Sequence[int],
+        grid_shape: Sequence[int],
+        rounding: Rounding = "floor",
+    ) -> None:
+        shapes = Shapes("LiftSplatPlan")
+        shapes.expect("projection", projection, "B N 3 4")
+        shapes.expect("depth_bins", depth_bins, "D")
+        expect_floating("LiftSplatPlan", projection=projection, depth_bins=depth_bins)
+        expect_one_device("LiftSplatPlan", projection=projection, depth_bins=depth_bins)
+        expect_choice("LiftSplatPlan", "rounding", rounding, ROUNDINGS)
+        self._size = expect_size("LiftSplatPlan", "feature_size", feature_size)
+        self._grid = expect_grid("LiftSplatPlan", grid_shape)
+        self._rounding: Rounding = rounding
+        self._projection = projection.detach().clone()
+        self._depth_bins = depth_bins.detach().clone()
+        self._groups: list[Tensor] | None = None
+        on_cpu = projection.device.type == "cpu" and _native_ops.runs(projection.device)
+        if on_cpu and _native_ops.numbers_cells(self._grid):
+            self._groups = _native_ops.lift_plan(
+                self._projection, self._depth_bins, self._size, self._grid, rounding
+            )
+
+    def splat(
+        self, depth: Float[Tensor, "B N D H W"], context: Float[Tensor, "B N C H W"]
+    ) -> Float[Tensor, "B C Y X"]:
+        """Lift and splat features of the rig; the result equals that of `lift_splat`, bit for bit.
+
+        Args:
+            depth: weight of each depth bin, in the sizes the plan was made for.
+            context: the feature that is lifted; any number of channels.
+
+        Raises:
+            ValueError: if a tensor does not fit the plan, or a dtype or device is wrong.
+        """
+        shapes = Shapes("LiftSplatPlan.splat")
+        planned = (*self._projection.shape[:2], len(self._depth_bins), *self._size)
+        shapes.bind("the plan", B=planned[0], N=planned[1], D=planned[2], H=planned[3], W=planned[4])
+        shapes.expect("depth", depth, "B N D H W")
+        shapes.expect("context", context, "B N C H W")
+        expect_floating("LiftSplatPlan.splat", depth=depth, context=context)
+        expect_one_device("LiftSplatPlan.splat", plan=self._projection, depth=depth, context=context)
+        if self._groups is None:
+            return lift_splat(depth, context, self._projection, self._depth_bins, self._grid, self._rounding)
+        splatted: Tensor = ops.lift_splat_planned(depth, context, *self._groups, self._grid)
+        return splatted

@@ -38,11 +38,14 @@ class Predictions(NamedTuple):
         tasks: maps of the centre head.
         depth_probs: depth distribution of the key frame.
         mono_depth_probs: the same before stereo; None in training, and where there is no stereo.
+        stereo_density: what the stereo search found for the key frame, up to a factor, on its finer map; None
+            outside training, and where there is no stereo.
     """
 
     tasks: list[TaskMaps]
     depth_probs: Float[Tensor, "b n d h w"]
     mono_depth_probs: Float[Tensor, "b n d h w"] | None = None
+    stereo_density: Float[Tensor, "b n d sh sw"] | None = None
 
 
 class Frame(NamedTuple):
@@ -154,13 +157,15 @@ class Detector(nn.Module):
         frames = [self._see(images[:, t], camera, with_gradient=t == 0) for t in range(self.config.frames)]
         image_size = (images.shape[-2], images.shape[-1])
         lifted = [self._lift(t, frames, cameras, image_size) for t in range(self.config.frames)]
-        bev = torch.cat([bev for bev, _ in lifted], dim=1)
+        bev = torch.cat([bev for bev, _, _ in lifted], dim=1)
         with torch.autocast(bev.device.type, enabled=False):
             tasks = self.head(self.bev_encoder(bev))
-        probs = lifted[0][1]
-        mono = None
-        if self.stereo is not None and not self.training:
-            mono = frames[0].depth.logits.detach().softmax(dim=1).view(probs.shape)
+        _, probs, density = lifted[0]
+        if density is None:
+            return Predictions(tasks, probs)
+        if self.training:
+            return Predictions(tasks, probs, stereo_density=density.unflatten(0, probs.shape[:2]))
+        mono = frames[0].depth.logits.detach().softmax(dim=1).view(probs.shape)
         return Predictions(tasks, probs, mono)
 
     def decode(self, predictions: Predictions) -> list[Detections]:
@@ -180,10 +185,10 @@ class Detector(nn.Module):
 
     def _lift(
         self, t: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]
-    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b n d h w"]]:
-        """BEV map and depth distribution of frame t; with gradient for the key frame only."""
+    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b n d h w"], Float[Tensor, "bn d sh sw"] | None]:
+        """BEV map, depth distribution and stereo density of frame t; with gradient for the key frame only."""
         with nullcontext() if t == 0 else torch.no_grad():
-            probs = self._depth_probs(t, frames, cameras, image_size)
+            probs, density = self._depth_probs(t, frames, cameras, image_size)
             size = (probs.shape[-2], probs.shape[-1])
             projection = lift_projection(
                 cameras, t, image_size, size, self.config.bev.grid, self.quirks.cells
@@ -191,16 +196,20 @@ class Detector(nn.Module):
             rig = projection.shape[:2]
             probs = probs.view(*rig, *probs.shape[1:])
             context = frames[t].depth.context
-            return self.view_transform(probs, context.view(*rig, *context.shape[1:]), projection), probs
+            bev = self.view_transform(probs, context.view(*rig, *context.shape[1:]), projection)
+            return bev, probs, density
 
     def _depth_probs(
         self, reference: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]
-    ) -> Float[Tensor, "bn d h w"]:
-        """Depth distribution of one frame: monocular logits, plus stereo against all other frames."""
+    ) -> tuple[Float[Tensor, "bn d h w"], Float[Tensor, "bn d sh sw"] | None]:
+        """Depth distribution of one frame: monocular logits, plus stereo against all other frames.
+
+        Also the density that the stereo search found.
+        """
         frame = frames[reference]
         logits = frame.depth.logits
         if self.stereo is None:
-            return logits.softmax(dim=1)
+            return logits.softmax(dim=1), None
         size = (logits.shape[-2], logits.shape[-1])
         stereo_size = (frame.stereo_features.shape[-2], frame.stereo_features.shape[-1])
         mask_stride = _STEREO_STRIDE if self.quirks.mask_stride == "stereo" else None
@@ -216,7 +225,7 @@ class Detector(nn.Module):
             if t != reference
         ]
         found: StereoDepth = self.stereo(frame.depth, frame.stereo_features, sources)
-        return (logits + found.logits.float() * found.mask).softmax(dim=1)
+        return (logits + found.logits.float() * found.mask).softmax(dim=1), found.depth
 
     def _check(self, images: Tensor, cameras: Cameras) -> None:
         """Hold the input against the configuration."""

@@ -14,6 +14,9 @@ from bev_models.detector import Predictions, resolve_quirks
 from bev_models.grid import DepthBins
 from bev_models.targets import TaskTargets, center_targets
 
+# Keeps a density that has run out from dividing by zero, and its logarithm finite.
+_EPS = 1e-6
+
 
 class DetectionLoss(nn.Module):
     """Sum of a focal loss on heatmaps, an L1 loss on boxes, and a cross entropy on depth.
@@ -21,13 +24,21 @@ class DetectionLoss(nn.Module):
     Source: CenterPoint (CVPR 2021), section 4; BEVDepth (AAAI 2023), section 3.1 for the depth term.
     """
 
-    def __init__(self, config: DetectorConfig, box_weight: float = 0.25, depth_weight: float = 3.0) -> None:
+    def __init__(
+        self,
+        config: DetectorConfig,
+        box_weight: float = 0.25,
+        depth_weight: float = 3.0,
+        stereo_weight: float = 0.0,
+    ) -> None:
         """Build the loss.
 
         Args:
             config: of the detector: classes, grid and bins.
             box_weight: of the L1 term.
             depth_weight: of the depth term.
+            stereo_weight: of a term that trains the stereo search on lidar directly; 0 as published, where
+                only the final depth tells it what is right, which takes long.
         """
         super().__init__()
         self.tasks = [len(task) for task in config.head.tasks]
@@ -36,6 +47,7 @@ class DetectionLoss(nn.Module):
         self.rounding = resolve_quirks(config.quirks).rounding
         self.box_weight = box_weight
         self.depth_weight = depth_weight
+        self.stereo_weight = stereo_weight
 
     def forward(
         self,
@@ -44,7 +56,7 @@ class DetectionLoss(nn.Module):
         labels: Sequence[Int64[Tensor, "_m"]],
         lidar_depth: Float[Tensor, "b n H W"] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted terms "heatmap", "boxes" and, with lidar, "depth"; the total is their sum.
+        """Weighted terms "heatmap", "boxes" and, with lidar, "depth" and "stereo"; the total is their sum.
 
         Args:
             predictions: of the detector.
@@ -66,6 +78,10 @@ class DetectionLoss(nn.Module):
                 losses["depth"] = self.depth_weight * depth_loss(
                     predictions.depth_probs, lidar_depth, self.bins
                 )
+                if self.stereo_weight and predictions.stereo_density is not None:
+                    losses["stereo"] = self.stereo_weight * stereo_loss(
+                        predictions.stereo_density, lidar_depth, self.bins
+                    )
         return losses
 
 
@@ -102,6 +118,25 @@ def depth_loss(
     probs = depth_probs.float().permute(0, 1, 3, 4, 2)[known]
     one_hot = F.one_hot(index[known], bins.count).to(probs)
     return F.binary_cross_entropy(probs, one_hot, reduction="sum") / known.sum().clamp(min=1)
+
+
+def stereo_loss(
+    density: Float[Tensor, "b n d sh sw"], lidar_depth: Float[Tensor, "b n H W"], bins: DepthBins
+) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood of lidar under what the stereo search found, per cell with lidar.
+
+    Args:
+        density: over the depth bins, up to a factor.
+        lidar_depth: metres, 0 where unknown.
+        bins: the depth bins.
+
+    Source: Bae et al., Multi-View Depth Estimation by Fusing Single-View Depth Probability with Multi-View
+    Geometry (CVPR 2022), whose search is trained so; there on a continuous depth.
+    """
+    index, known = depth_bin_of_cells(lidar_depth, (density.shape[-2], density.shape[-1]), bins)
+    probs = density.float() / (density.float().sum(2, keepdim=True) + _EPS)
+    likelihood = probs.permute(0, 1, 3, 4, 2)[known].gather(1, index[known][:, None])
+    return -(likelihood + _EPS).log().sum() / known.sum().clamp(min=1)
 
 
 def nearest_depth_of_cells(

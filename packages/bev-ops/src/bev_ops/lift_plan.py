@@ -24,8 +24,8 @@ class LiftSplatPlan:
 
     The plan lists which points of the cameras fall into which cell. It pays where the same calibration and
     augmentation serve many calls, as at inference; where they change with every batch, call `lift_splat`.
-    Only the compiled kernels of the CPU make use of it: on a GPU, where cells cost next to nothing, and in plain
-    torch `splat` is `lift_splat`.
+    Only the compiled kernels of the CPU make use of it: on a GPU, where cells cost next to nothing, and in
+    plain torch `splat` is `lift_splat`.
 
     Args:
         projection: see `lift_splat`; copied, and without a gradient.

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from bev_models import BEVGrid, BoxCoder, DepthBins, DetectionLoss, HeadConfig, Predictions, TaskMaps
-from bev_models.losses import box_loss, depth_bin_of_cells, depth_loss, heatmap_loss, nearest_depth_of_cells
+from bev_models.losses import (
+    box_loss,
+    depth_bin_of_cells,
+    depth_loss,
+    heatmap_loss,
+    nearest_depth_of_cells,
+    stereo_loss,
+)
 from bev_models.targets import center_targets
 
 from . import tiny
@@ -176,6 +183,32 @@ def test_depth_loss_of_a_certain_cell():
     even = torch.full((1, 1, 16, 1, 1), 1 / 16)
     expected = math.log(16) + 15 * math.log(16 / 15)
     assert depth_loss(even, lidar, bins).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_stereo_loss_is_the_log_likelihood_of_lidar():
+    bins = DepthBins(2, 18, 1)
+    density = torch.full((1, 1, 16, 4, 4), 0.1)
+    density[0, 0, 5, 0, 0] = 0.5  # a fourth of the mass
+    lidar = torch.zeros(1, 1, 16, 16)
+    lidar[0, 0, 2, 1] = 7.5
+    assert stereo_loss(density, lidar, bins).item() == pytest.approx(math.log(4), rel=1e-4)
+    lidar[0, 0, 15, 15] = 3.5
+    assert stereo_loss(density, lidar, bins).item() == pytest.approx(math.log(4 * 16) / 2, rel=1e-4)
+    assert stereo_loss(density, torch.zeros_like(lidar), bins) == 0
+
+
+def test_stereo_loss_reaches_the_search():
+    model = tiny.detector().train()
+    boxes, labels = tiny.boxes()
+    lidar = torch.full((1, 2, *tiny.SIZE), 7.5)
+    predictions = model(tiny.images(), tiny.rig())
+    losses = DetectionLoss(model.config, stereo_weight=1.0)(predictions, [boxes], [labels], lidar)
+    assert predictions.stereo_density.shape[3:] == (tiny.SIZE[0] // 4, tiny.SIZE[1] // 4)
+    losses["stereo"].backward()
+    for part in (model.stereo.similarity_net, model.depth_net.range_head):
+        assert part[-1].weight.grad.abs().sum() > 0
+    assert model.depth_net.mono_head[-1].weight.grad is None
+    assert "stereo" not in DetectionLoss(model.config)(predictions, [boxes], [labels], lidar)
 
 
 def test_decoding_limits():

@@ -35,6 +35,9 @@ MAIN_PYTHON = RUNNING_PYTHON if RUNNING_PYTHON in PYTHONS else PYTHONS[-1]
 nox.options.default_venv_backend = "uv|virtualenv"
 # Where a network has its own certificate, pip finds it in the system's store; uv looks there when told.
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+# Kernels for GPUs compile for minutes: without a GPU they are left to the sessions `cuda` and `sanitize`.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("SKBUILD_CMAKE_DEFINE", "BEV_OPS_CUDA=OFF")
 # Interpreters are the machine's own; one that is missing is skipped with a word.
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
@@ -75,10 +78,10 @@ def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> No
 def test(session: nox.Session, package: str) -> None:
     """Test one package beside nothing but what it declares; 'together' tests what crosses packages."""
     if package == "together":
-        _install(session, tuple(PACKAGES), "pytest", "hypothesis", "beartype")
+        _install(session, tuple(PACKAGES), *TEST_TOOLS)
         folder = "contracts"
     else:
-        _install(session, PACKAGES[package], "pytest", "hypothesis", "beartype")
+        _install(session, PACKAGES[package], *TEST_TOOLS)
         folder = package.removeprefix("bev-")
     session.run("pytest", f"tests/{folder}", *session.posargs)
     if package == "bev-ops":
@@ -162,6 +165,6 @@ def quickstart(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """Make an environment for work on the sources: the packages editable, and every tool."""
     editable = [word for name in PACKAGES for word in ("-e", str(ROOT / "packages" / name))]
-    tools = ("pytest", "hypothesis", "beartype", "ruff", "import-linter", "mypy")
+    tools = (*TEST_TOOLS, "ruff", "import-linter", "mypy")
     session.install("-c", str(ROOT / "constraints.txt"), *editable, *tools)
     session.log(f"Activate it: source {session.bin}/activate")

@@ -52,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("data/quickstart"))
     parser.add_argument("--output", type=Path, default=Path("outputs/stereo_depth"))
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     write_world(options.data, scenes=TRAIN_SCENES + VAL_SCENES, val_scenes=VAL_SCENES, **WORLD)

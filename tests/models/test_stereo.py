@@ -176,19 +176,3 @@ def test_the_middle_candidate_is_the_mean():
         offsets = candidate_offsets(samples, 3.0)
         assert offsets[samples // 2].abs() < 1e-6
         torch.testing.assert_close(offsets, -offsets.flip(0), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("unit_features", [True, False])
-def test_how_bright_a_view_is_matters_to_raw_features_only(unit_features):
-    torch.manual_seed(0)
-    bins = DepthBins(2, 18, 1)
-    stereo = DynamicStereo(bins, (2.0, 6.0, 18.0), 2, 3, 3.0, 4, 1.0, unit_features=unit_features).eval()
-    features, other = torch.rand(2, 1, 8, 8, 12)
-    mu, sigma, score = torch.randn(1, 2, 8, 12), torch.ones(1, 2, 8, 12), torch.zeros(1, 2, 8, 12)
-    logits = torch.randn(1, bins.count, 2, 3)
-    reference = DepthNetOutput(logits, torch.zeros(1, 1, 2, 3), mu, sigma, score)
-    projection = torch.tensor([[1.0, 0, 0, 4], [0, 1, 0, 0], [0, 0, 1, 0]])[None]
-    source = StereoSource(other, logits, projection, projection)
-    found = stereo(reference, features, [source])
-    brighter = stereo(reference, 30 * features + 20, [source._replace(features=5 * other + 1)])
-    assert torch.allclose(found.mu, brighter.mu, atol=1e-3) == unit_features

@@ -67,9 +67,6 @@ class StereoConfig:
         sampling_range: how far candidates reach, in standard deviations.
         groups: channel groups of the correlation.
         min_sigma: least spread of the result, metres.
-        unit_features: compare features by direction: less their mean over the image, scaled to unit length in
-            every cell. As published (false) bright cells outweigh matching ones, which features of a wide,
-            pretrained backbone bear and those of a small, young one do not.
         mask_channels: width of the net that says where to trust stereo.
         downsample_channels: width of the net that brings stereo depth to the feature map.
     """
@@ -80,7 +77,6 @@ class StereoConfig:
     sampling_range: float = 3.0
     groups: int = 8
     min_sigma: float = 1.0
-    unit_features: bool = False
     mask_channels: int = 64
     downsample_channels: int = 256
 

@@ -117,7 +117,6 @@ class Detector(nn.Module):
                 self.quirks.batch_ranges,
                 config.stereo.mask_channels,
                 config.stereo.downsample_channels,
-                config.stereo.unit_features,
             )
         self.view_transform = LiftSplat(
             bev.grid, bins, depth_net.context_channels, depth_net.aggregation, self.quirks.rounding

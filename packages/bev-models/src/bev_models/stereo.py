@@ -21,8 +21,6 @@ from bev_ops import homography_warp, plane_sweep_correlation
 # Bounds of the search's spread and of its change per iteration.
 _SIGMA_MIN, _SIGMA_MAX = 0.1, 10.0
 _GAIN_MIN, _GAIN_MAX = 0.1, 10.0
-# Features shorter than this are not scaled to unit length.
-_SHORTEST = 1e-4
 
 
 class StereoSource(NamedTuple):
@@ -100,7 +98,6 @@ class DynamicStereo(nn.Module):
         batch_ranges: bool = True,
         mask_channels: int = 64,
         downsample_channels: int = 256,
-        unit_features: bool = False,
     ) -> None:
         """Build the search.
 
@@ -117,7 +114,6 @@ class DynamicStereo(nn.Module):
             batch_ranges: see `bev_models.config.Quirks`.
             mask_channels: width of the mask net.
             downsample_channels: width of the net that brings stereo depth to the feature map.
-            unit_features: see `bev_models.config.StereoConfig`.
         """
         super().__init__()
         self.iterations = iterations
@@ -126,7 +122,6 @@ class DynamicStereo(nn.Module):
         self.upsampling = upsampling
         self.behind = behind
         self.batch_ranges = batch_ranges
-        self.unit_features = unit_features
         borders = torch.tensor([bins.index(border) for border in ranges])
         ranges_of_bins = torch.arange(len(borders) - 1)
         bin_range = torch.repeat_interleave(ranges_of_bins, borders.diff(), output_size=bins.count)
@@ -172,9 +167,10 @@ class DynamicStereo(nn.Module):
         start, stop = self.range_start, self.range_stop
         mu = start + torch.sigmoid(reference.mu) * (stop - start)
         sigma = reference.sigma
-        features = self._comparable(features)
+        # In float32 whatever autocast says: matches are found by differences of correlations.
+        features = features.detach().float()
         sources = [
-            s._replace(features=self._comparable(s.features), logits=s.logits.detach().float())
+            s._replace(features=s.features.detach().float(), logits=s.logits.detach().float())
             for s in sources
         ]
 
@@ -190,14 +186,6 @@ class DynamicStereo(nn.Module):
         mu, sigma, mask = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         depth = self._density(mu, sigma, reference.range_score)
         return StereoDepth(mu, sigma, depth, self.downsample(depth), mask[:, self.bin_range])
-
-    def _comparable(self, features: Float[Tensor, "n c sh sw"]) -> Float[Tensor, "n c sh sw"]:
-        """Features as the correlation takes them, without gradient."""
-        # In float32 whatever autocast says: matches are found by differences of correlations.
-        features = features.detach().float()
-        if not self.unit_features:
-            return features
-        return F.normalize(features - features.mean((2, 3), keepdim=True), dim=1, eps=_SHORTEST)
 
     def _search(
         self,

@@ -148,8 +148,11 @@ class PlanReader {
     const int64_t count = at[2] - at[0], listed = at[3] - at[1];
     const Event* events = reinterpret_cast<const Event*>(plan_.events) + at[1];
     Of<Values>::values().weigh(events, listed, depth, room.weight, count);
-    std::memcpy(room.cell, plan_.cell + at[0], count * sizeof(int32_t));
-    std::memcpy(room.rows, plan_.rows + at[0], count * sizeof(uint16_t));
+    // A plan without any group has no memory to copy from.
+    if (count > 0) {
+      std::memcpy(room.cell, plan_.cell + at[0], count * sizeof(int32_t));
+      std::memcpy(room.rows, plan_.rows + at[0], count * sizeof(uint16_t));
+    }
     return {room, count, events, listed};
   }
 

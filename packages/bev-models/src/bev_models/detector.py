@@ -164,7 +164,8 @@ class Detector(nn.Module):
         if density is None:
             return Predictions(tasks, probs)
         if self.training:
-            return Predictions(tasks, probs, stereo_density=density.unflatten(0, probs.shape[:2]))
+            density = density.view(*probs.shape[:2], *density.shape[1:])
+            return Predictions(tasks, probs, stereo_density=density)
         mono = frames[0].depth.logits.detach().softmax(dim=1).view(probs.shape)
         return Predictions(tasks, probs, mono)
 

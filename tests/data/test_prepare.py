@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -161,30 +160,32 @@ def test_problems_are_shown_and_end_with_1(root, capsys):
     assert f"the image {image} is missing" in capsys.readouterr().out
 
 
-@pytest.fixture
-def small_disk():
-    """Files cannot grow beyond a limit, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+# In a process of its own, since the limit would hold for whatever file the tests report to.
+_SMALL_DISK = """
+import resource, sys
+from bev_data.cli import main
 
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
 
 
-def test_a_full_disk_is_named_with_the_file(root, small_disk, capsys):
-    small_disk(2000)
-    assert main(["prepare", str(root), "--check", "none"]) == 2
-    error = capsys.readouterr().err
+def on_a_small_disk(size, *arguments):
+    """Run bev-data where no file can grow beyond `size` bytes, as on a full disk; what it says."""
+    command = [sys.executable, "-c", _SMALL_DISK, str(size), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+def test_a_full_disk_is_named_with_the_file(root):
+    error = on_a_small_disk(2000, "prepare", root, "--check", "none")
     assert f"{root / 'infos' / 'v1.0-mini_mini_train.arrow'} must be written, but cannot be" in error
     assert "free space" in error
     assert made(root) == {}
-    small_disk(resource.RLIM_INFINITY)
     prepare(root, check="none", progress=False)
-    small_disk(60)
-    assert main(["depth-gt", str(root), "--workers", "1"]) == 2
-    assert "depth_gt/scene-0061-CAM_FRONT-0.jpg.bin must be written, but cannot be" in capsys.readouterr().err
+    error = on_a_small_disk(60, "depth-gt", root, "--workers", "1")
+    assert "depth_gt/scene-0061-CAM_FRONT-0.jpg.bin must be written, but cannot be" in error
     assert list((root / "depth_gt").iterdir()) == []
 
 

@@ -7,6 +7,7 @@ and feature maps keep their channels apart. Predictions must agree before anythi
 """
 
 import copy
+import dataclasses
 import math
 import multiprocessing
 from collections.abc import Sequence
@@ -16,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bev_models import Cameras, DetectionLoss, Detector, Predictions, StereoSource, build_published
+from bev_models import (
+    PUBLISHED,
+    Cameras,
+    DetectionLoss,
+    Detector,
+    Predictions,
+    StereoSource,
+    build_detector,
+)
 from bev_models.stereo import DynamicStereo
 from bev_models.view_transform import LiftSplat
 from harness import gate, interleave, peak_memory, start, with_threads
@@ -140,14 +149,21 @@ def forward(detector: Detector, images: Tensor, cameras: Cameras) -> Predictions
 
 
 MODES = {"forward": forward, "training step": training_step}
-CANDIDATES = ("ours", "plain path")
+# Of these the first is what the others are compared with.
+CANDIDATES = {
+    "forward": ("ours", "plain path"),
+    "training step": ("ours", "ours, activation checkpointing", "plain path"),
+}
 
 
 def candidate(name: str, mode: str) -> Detector:
-    """A detector on one of the two paths, always with the same weights."""
+    """A detector on one of the paths, always with the same weights."""
     torch.manual_seed(0)
-    detector = build_published(EXPERIMENT).to(memory_format=torch.channels_last)
-    detector = detector if name == "ours" else plain_path(detector)
+    config = PUBLISHED[EXPERIMENT]
+    if name.endswith("checkpointing"):
+        config = dataclasses.replace(config, activation_checkpointing=True)
+    detector = build_detector(config).to(memory_format=torch.channels_last)
+    detector = plain_path(detector) if name == "plain path" else detector
     return detector.train(mode == "training step")
 
 
@@ -167,19 +183,19 @@ def main() -> None:
     options = start("BEVStereo R50, 256 x 704, six cameras, two frames, float32, one sample")
     images, cameras = scene()
     for mode, work in MODES.items():
-        detectors = {name: candidate(name, mode) for name in CANDIDATES}
+        detectors = {name: candidate(name, mode) for name in CANDIDATES[mode]}
         if mode == "forward":
             ours, plain = (work(detector, images, cameras) for detector in detectors.values())
             gate("depth", ours.depth_probs, plain.depth_probs.double(), 1e-3)
             gate("heatmap", ours.tasks[0].heatmap, plain.tasks[0].heatmap.double(), 1e-3)
-        peaks = {name: peak_in_fresh_process(name, mode) for name in CANDIDATES}
+        peaks = {name: peak_in_fresh_process(name, mode) for name in CANDIDATES[mode]}
         for threads in with_threads(options):
             runs = {name: partial(work, detector, images, cameras) for name, detector in detectors.items()}
             times = interleave(runs, options.rounds)
             print(f"## {mode}, threads: {threads}")
             print("| path | median s | min s | x ours (median) | x ours (min) | peak MB | x ours |")
             print("|---|---|---|---|---|---|---|")
-            for name in CANDIDATES:
+            for name in CANDIDATES[mode]:
                 (median, least), own = times[name], times["ours"]
                 print(
                     f"| {name} | {median / 1e3:.2f} | {least / 1e3:.2f} | {median / own[0]:.2f} "

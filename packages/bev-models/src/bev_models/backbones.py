@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from bev_models.blocks import apply_checkpointed
+
 # Seconds a server may take to answer.
 _PATIENCE = 20.0
 
@@ -41,6 +43,7 @@ class ResNet(nn.Module):
         stages: int = 4,
         max_pool: bool = True,
         frozen_stem: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         """Build the network.
 
@@ -51,6 +54,7 @@ class ResNet(nn.Module):
             stages: how many of the four stages to build.
             max_pool: halve the map after the stem.
             frozen_stem: stem weights get no gradient and its batch norm stays in evaluation mode.
+            checkpointing: of each residual block keep only the input for the backward pass.
 
         Raises:
             ValueError: if the depth or the number of stages is none of these.
@@ -62,6 +66,7 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet stages must be 1 to 4, got {stages}")
         self.depth, self.width = depth, width
         self.frozen_stem = frozen_stem
+        self.checkpointing = checkpointing
         block, blocks = _LAYOUTS[depth]
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -97,7 +102,8 @@ class ResNet(nn.Module):
         x = self.max_pool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in range(len(self.channels)):
-            x = self.get_submodule(f"layer{stage + 1}")(x)
+            for block in self.get_submodule(f"layer{stage + 1}"):  # type: ignore[attr-defined]
+                x = apply_checkpointed(block, x, self.checkpointing)
             maps.append(x)
         return maps
 

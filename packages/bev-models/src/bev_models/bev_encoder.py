@@ -16,7 +16,14 @@ class BEVEncoder(nn.Module):
     Source: Huang et al., BEVDet (2021), section 3.1; Li et al., BEVDepth (AAAI 2023).
     """
 
-    def __init__(self, in_channels: int, channels: int, neck_channels: int, depth: int = 18) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        neck_channels: int,
+        depth: int = 18,
+        checkpointing: bool = False,
+    ) -> None:
         """Build the encoder.
 
         Args:
@@ -24,9 +31,12 @@ class BEVEncoder(nn.Module):
             channels: channels of the stem and the first stage.
             neck_channels: channels each of the four scales contributes.
             depth: layers of the ResNet.
+            checkpointing: see `bev_models.backbones.ResNet`.
         """
         super().__init__()
-        self.trunk = ResNet(depth, in_channels, channels, stages=3, max_pool=False)
+        self.trunk = ResNet(
+            depth, in_channels, channels, stages=3, max_pool=False, checkpointing=checkpointing
+        )
         scales = [in_channels, *self.trunk.channels], [1, *self.trunk.strides]
         self.neck = MultiScaleNeck(*scales, neck_channels, out_stride=1)
         self.out_channels = self.neck.out_channels

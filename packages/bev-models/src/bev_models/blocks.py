@@ -1,9 +1,14 @@
 """Layers that several modules share."""
 
-from torch import nn
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 
-__all__ = ["BasicBlock", "ConvBlock"]
+__all__ = ["BasicBlock", "ConvBlock", "apply_checkpointed"]
 
 
 class ConvBlock(nn.Sequential):
@@ -27,3 +32,49 @@ class ConvBlock(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+def apply_checkpointed(module: nn.Module, x: Tensor, enabled: bool = True) -> Tensor:
+    """Apply a module; with gradient, keep only its input and compute the rest again in the backward pass.
+
+    Batch norms count a batch once, so a training step gives the same numbers and statistics either way.
+
+    Args:
+        module: of one input and one output.
+        x: its input.
+        enabled: false to keep everything, as usual. Under torch.compile, which chooses by itself what to
+            compute again, nothing is added either.
+
+    Source: Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
+    """
+    if not enabled or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return module(x)  # type: ignore[no-any-return]
+    seen = False
+
+    def run(x: Tensor) -> Tensor:
+        nonlocal seen
+        again, seen = seen, True
+        if not again:
+            return module(x)  # type: ignore[no-any-return]
+        with _frozen_statistics(module):
+            return module(x)  # type: ignore[no-any-return]
+
+    return checkpoint(run, x, use_reentrant=False)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let batch norms that train normalise by their batch without counting it."""
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training and part.track_running_stats
+    ]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

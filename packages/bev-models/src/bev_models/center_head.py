@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bev_models.blocks import ConvBlock
+from bev_models.blocks import ConvBlock, apply_checkpointed
 
 
 class TaskMaps(NamedTuple):
@@ -40,7 +40,12 @@ class CenterHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, tasks: Sequence[int], channels: int = 64, heatmap_prior: float | None = 0.1
+        self,
+        in_channels: int,
+        tasks: Sequence[int],
+        channels: int = 64,
+        heatmap_prior: float | None = 0.1,
+        checkpointing: bool = False,
     ) -> None:
         """Build the head.
 
@@ -49,8 +54,10 @@ class CenterHead(nn.Module):
             tasks: number of classes of each task.
             channels: channels of the shared convolution and of each map's first one.
             heatmap_prior: probability the heatmaps start from, or None for the default initialisation.
+            checkpointing: keep no activations of the branches for the backward pass.
         """
         super().__init__()
+        self.checkpointing = checkpointing
         self.shared = ConvBlock(in_channels, channels, 3)
         self.tasks = nn.ModuleList(
             nn.ModuleDict(
@@ -71,6 +78,11 @@ class CenterHead(nn.Module):
         """Predict the maps of every task."""
         shared = self.shared(bev)
         return [
-            TaskMaps(**{name: branch(shared) for name, branch in task.items()})  # type: ignore[operator]
+            TaskMaps(
+                **{
+                    name: apply_checkpointed(branch, shared, self.checkpointing)
+                    for name, branch in task.items()
+                }
+            )  # type: ignore[operator]
             for task in self.tasks
         ]

@@ -204,6 +204,8 @@ class DetectorConfig:
         bev: grid and encoder.
         head: classes, centre head and decoding.
         quirks: "published" for published weights, or single options.
+        activation_checkpointing: keep less for the backward pass, which computes the rest again: about half
+            the memory of a training step for a third more time, with the same numbers.
     """
 
     frames: int = 2
@@ -213,6 +215,7 @@ class DetectorConfig:
     bev: BEVEncoderConfig = field(default_factory=BEVEncoderConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     quirks: Quirks | Literal["published"] = field(default_factory=Quirks)
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < (2 if self.stereo else 1):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from bev_models.blocks import BasicBlock, ConvBlock
+from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed
 
 CAMERA_NUMBERS = 27
 
@@ -127,6 +127,7 @@ class DepthNet(nn.Module):
         ranges: int = 0,
         upsampling: int = 4,
         deformable: bool = True,
+        checkpointing: bool = False,
     ) -> None:
         """Build the net.
 
@@ -138,8 +139,10 @@ class DepthNet(nn.Module):
             ranges: depth ranges of stereo, 0 without.
             upsampling: how much finer the stereo map is than the feature map, a power of two.
             deformable: see `bev_models.config.DepthNetConfig`.
+            checkpointing: of each part keep only the input for the backward pass.
         """
         super().__init__()
+        self.checkpointing = checkpointing
         self.reduce = ConvBlock(in_channels, mid_channels, 3, bias=True)
         self.camera_norm = nn.BatchNorm1d(CAMERA_NUMBERS)
         self.context_gate = CameraGate(mid_channels)
@@ -166,11 +169,14 @@ class DepthNet(nn.Module):
         camera = self.camera_norm(camera)
         x = self.reduce(features)
         context = self.context(self.context_gate(x, camera))
-        depth = self.depth_features(self.depth_gate(x, camera))
-        logits = self.mono_head(depth).float()
+        depth = self.depth_gate(x, camera)
+        for part in self.depth_features:
+            depth = apply_checkpointed(part, depth, self.checkpointing)
+        logits = apply_checkpointed(self.mono_head, depth, self.checkpointing).float()
         if self.range_head is None:
             return DepthNetOutput(logits, context, None, None, None)
-        mu, sigma, range_score = self.range_head(depth).float().chunk(3, dim=1)
+        ranges = apply_checkpointed(self.range_head, depth, self.checkpointing)
+        mu, sigma, range_score = ranges.float().chunk(3, dim=1)
         return DepthNetOutput(logits, context, mu, F.elu(sigma) + 1 + 1e-10, range_score)
 
 

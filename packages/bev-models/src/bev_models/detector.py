@@ -75,7 +75,7 @@ class Detector(nn.Module):
         self.quirks = resolve_quirks(config.quirks)
         self.class_names = tuple(name for task in config.head.tasks for name in task)
         image, depth_net, bev, head = config.image, config.depth_net, config.bev, config.head
-        bins = depth_net.bins
+        bins, checkpointing = depth_net.bins, config.activation_checkpointing
         upsampling = image.stride // _STEREO_STRIDE
         if image.stride not in (4, 8, 16):
             raise ValueError(f"image stride must be 4, 8 or 16, got {image.stride}")
@@ -84,7 +84,9 @@ class Detector(nn.Module):
                 f"the BEV grid must have multiples of 8 cells along x and y, got {bev.grid.shape}"
             )
 
-        self.image_backbone = ResNet(image.depth, width=image.width, frozen_stem=image.frozen_stem)
+        self.image_backbone = ResNet(
+            image.depth, width=image.width, frozen_stem=image.frozen_stem, checkpointing=checkpointing
+        )
         self.image_neck = MultiScaleNeck(
             self.image_backbone.channels, self.image_backbone.strides, image.neck_channels, image.stride
         )
@@ -96,6 +98,7 @@ class Detector(nn.Module):
             ranges=len(config.stereo.ranges) - 1 if config.stereo else 0,
             upsampling=upsampling,
             deformable=depth_net.deformable,
+            checkpointing=checkpointing,
         )
         self.stereo = None
         if config.stereo:
@@ -117,18 +120,24 @@ class Detector(nn.Module):
                 self.quirks.batch_ranges,
                 config.stereo.mask_channels,
                 config.stereo.downsample_channels,
+                checkpointing,
             )
         self.view_transform = LiftSplat(
             bev.grid, bins, depth_net.context_channels, depth_net.aggregation, self.quirks.rounding
         )
         self.bev_encoder = BEVEncoder(
-            config.frames * depth_net.context_channels, bev.channels, bev.neck_channels, bev.depth
+            config.frames * depth_net.context_channels,
+            bev.channels,
+            bev.neck_channels,
+            bev.depth,
+            checkpointing,
         )
         self.head = CenterHead(
             self.bev_encoder.out_channels,
             [len(task) for task in head.tasks],
             head.channels,
             head.heatmap_prior,
+            checkpointing,
         )
         self.box_coder = BoxCoder(bev.grid, head, self.quirks.box_height)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bev_models.blocks import BasicBlock, ConvBlock
+from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed
 from bev_models.depth_net import DepthNetOutput
 from bev_models.grid import DepthBins
 from bev_ops import homography_warp, plane_sweep_correlation
@@ -98,6 +98,7 @@ class DynamicStereo(nn.Module):
         batch_ranges: bool = True,
         mask_channels: int = 64,
         downsample_channels: int = 256,
+        checkpointing: bool = False,
     ) -> None:
         """Build the search.
 
@@ -114,8 +115,10 @@ class DynamicStereo(nn.Module):
             batch_ranges: see `bev_models.config.Quirks`.
             mask_channels: width of the mask net.
             downsample_channels: width of the net that brings stereo depth to the feature map.
+            checkpointing: of each small net keep only the input for the backward pass.
         """
         super().__init__()
+        self.checkpointing = checkpointing
         self.iterations = iterations
         self.groups = groups
         self.min_sigma = min_sigma
@@ -185,7 +188,8 @@ class DynamicStereo(nn.Module):
             found.append((part_mu, part_sigma.clamp(min=self.min_sigma), mask))
         mu, sigma, mask = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         depth = self._density(mu, sigma, reference.range_score)
-        return StereoDepth(mu, sigma, depth, self.downsample(depth), mask[:, self.bin_range])
+        logits = apply_checkpointed(self.downsample, depth, self.checkpointing)
+        return StereoDepth(mu, sigma, depth, logits, mask[:, self.bin_range])
 
     def _search(
         self,
@@ -221,7 +225,7 @@ class DynamicStereo(nn.Module):
             groups=self.groups,
             behind=self.behind,
         )
-        score: Tensor = self.similarity_net(correlation.flatten(2, 3))
+        score = apply_checkpointed(self.similarity_net, correlation.flatten(2, 3), self.checkpointing)
         return score.float().view(candidates.shape)
 
     def _mask(
@@ -238,7 +242,8 @@ class DynamicStereo(nn.Module):
         for source in sources:
             warped = homography_warp(source.logits, source.mask_projection, pooled, behind=self.behind)
             pair = torch.cat([reference, warped.transpose(1, 2)], dim=2)
-            masks.append(self.mask_net(pair.flatten(0, 1)).view(images, ranges, *cells))
+            mask = apply_checkpointed(self.mask_net, pair.flatten(0, 1), self.checkpointing)
+            masks.append(mask.view(images, ranges, *cells))
         return torch.stack(masks).mean(0)
 
     def _density(

@@ -57,11 +57,25 @@ def test_eval(root, tmp_path, capsys):
     arguments = ["eval", str(root), str(results), "--class-range", "25", "--out", str(tmp_path / "m.json")]
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert "v1.0-mini mini_val, 4 key frames" in output
+    assert "v1.0-mini mini_val, 4 key frames, by the devkit's code" in output
     assert "mAP 0.3000" in output
     written = json.loads((tmp_path / "m.json").read_text())
     assert written["mAP"] == pytest.approx(0.3)
     assert written["class_range"]["car"] == 25
+    assert written["engine"] == "devkit"
+
+
+def test_eval_by_the_fast_engine(root, tmp_path, capsys):
+    results = tmp_path / "results.json"
+    write_results(ground_truth_results(open_infos(root, "v1.0-mini", "mini_val")), results)
+    tables = {}
+    for engine in ("devkit", "fast"):
+        out = tmp_path / f"{engine}.json"
+        assert main(["eval", str(root), str(results), "--engine", engine, "--out", str(out)]) == 0
+        title, *tables[engine] = capsys.readouterr().out.splitlines()
+        assert json.loads(out.read_text())["engine"] == engine
+    assert title == "v1.0-mini mini_val, 4 key frames, by the fast engine"
+    assert tables["fast"] == tables["devkit"]
 
 
 @pytest.mark.parametrize(

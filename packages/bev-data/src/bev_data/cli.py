@@ -164,6 +164,13 @@ def _add_eval(commands: "Commands") -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS.json", help="nuScenes results file")
     parser.add_argument("--split", help="default: the one for evaluation")
     parser.add_argument("--class-range", type=above_zero, help="count boxes within this radius only, metres")
+    parser.add_argument(
+        "--engine",
+        choices=("devkit", "fast"),
+        default="devkit",
+        help="devkit: the official code, for numbers that are reported; fast: the same metrics without it, "
+        "more than ten times as fast (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, help="write the scores to this JSON file too")
     parser.set_defaults(run=_run_eval)
 
@@ -175,12 +182,20 @@ def _run_eval(args: argparse.Namespace) -> None:
     version = chosen_version(args)
     split = _split(args, version)
     metrics = evaluate_detections(
-        read_results(args.results), args.root, version, split, class_range=args.class_range
+        read_results(args.results),
+        args.root,
+        version,
+        split,
+        class_range=args.class_range,
+        engine=args.engine,
     )
-    print(_score_table(metrics, f"{version} {split}, {metrics.num_samples} key frames"))
+    computed = "the devkit's code" if args.engine == "devkit" else "the fast engine"
+    print(_score_table(metrics, f"{version} {split}, {metrics.num_samples} key frames, by {computed}"))
     if args.out is not None:
         with atomic_path(args.out) as temporary:
-            temporary.write_text(json.dumps(asdict(metrics), indent=2), encoding="utf-8")
+            temporary.write_text(
+                json.dumps({**asdict(metrics), "engine": args.engine}, indent=2), encoding="utf-8"
+            )
 
 
 def _score_table(metrics: "DetectionMetrics", title: str) -> str:

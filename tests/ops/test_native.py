@@ -20,8 +20,9 @@ if _native_ops.native is None:
 CASES = int(os.environ.get("BEV_OPS_CASES", "2000"))
 INSTRUCTION_SETS = _native_ops.native.instruction_sets().split()
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-# Relative norm of the error, by the coarsest dtype that takes part.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+PRECISE = [torch.float32, torch.float64]
+# Error of a result over the sum of magnitudes it is made of, by the dtype of the result.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)
@@ -38,33 +39,53 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def assert_close(got: Tensor, wanted: Tensor, *dtypes: torch.dtype) -> None:
-    assert got.shape == wanted.shape
-    assert got.dtype == wanted.dtype
-    assert torch.equal(got.isnan(), wanted.isnan())
-    tolerance = max(TOLERANCE[dtype] for dtype in (got.dtype, *dtypes))
-    got, wanted = got.detach().double().nan_to_num(), wanted.detach().double().nan_to_num()
-    # Inputs are about 1; at the border of a view a sample may weigh as little as its position is rounded by.
-    assert (got - wanted).norm() <= tolerance * (wanted.norm() + 0.1 * wanted.numel() ** 0.5)
+def run(function: Callable[..., Tensor], leaves: list[Tensor], towards: Tensor | None = None) -> list[Tensor]:
+    """A result and its gradients with respect to all leaves, towards given numbers or random ones."""
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    out = function(*leaves)
+    if towards is None:
+        towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # Where there is nothing to warp a definition returns a constant.
+    if not out.requires_grad:
+        return [out, *map(torch.zeros_like, leaves)]
+    grads = torch.autograd.grad(out, leaves, towards.to(out.dtype), materialize_grads=True)
+    return [out.detach(), *grads]
 
 
 def compare(
-    native: Callable[..., Tensor], plain: Callable[..., Tensor], leaves: list[Tensor], *dtypes: torch.dtype
-) -> None:
-    """Same result, and same gradients of the floating-point leaves towards random directions."""
-    results = []
-    for function in (native, plain):
-        inputs = [leaf.detach().requires_grad_(leaf.is_floating_point()) for leaf in leaves]
-        out = function(*inputs)
-        generator = torch.Generator().manual_seed(0)
-        towards = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
-        wanted = [leaf for leaf in inputs if leaf.requires_grad]
-        # Where there is nothing to warp a definition returns a constant.
-        graph = out.requires_grad
-        grads = torch.autograd.grad(out, wanted, towards, materialize_grads=True) if graph else ()
-        results.append((out, *(grads or map(torch.zeros_like, wanted))))
-    for got, expected in zip(*results, strict=True):
-        assert_close(got, expected, *dtypes)
+    native: Callable[..., Tensor],
+    plain: Callable[..., Tensor],
+    values: list[Tensor],
+    places: list[Tensor] | None = None,
+    near: dict[torch.dtype, float] | None = None,
+) -> Tensor:
+    """The same result, and the same gradients towards random directions, as the definition in float64.
+
+    The definition gets `values` as float64 and everything that says where points fall as it is: it decides
+    about cells in the arithmetic of the kernels (float32 unless a matrix or a distance is float64) and sums
+    in float64. Each element may differ by TOLERANCE times the sum of magnitudes it is made of, which the
+    definition gives for the absolute values, plus `near`, by the dtype that the kernels sum in. Gradients
+    with respect to `places` have no such sum and are compared by norm. Returns the result.
+    """
+    places = places or []
+    out, *grads = run(native, values + places)
+    towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    towards = towards.to(out.dtype).double()
+    doubles = [value.double() for value in values]
+    exact = run(plain, doubles + places, towards)
+    sums = torch.float64 if torch.float64 in [value.dtype for value in values] else torch.float32
+    size = run(plain, [*(value.abs() for value in doubles), *places], towards.abs())
+    for got, wanted, most in zip([out, *grads[: len(values)]], exact, size, strict=False):
+        assert got.shape == wanted.shape
+        # The last term is a step of the smallest numbers of half precision.
+        slack = (near or {}).get(sums, 0.0) + torch.finfo(got.dtype).smallest_normal
+        bound = TOLERANCE[max(got.dtype, sums, key=TOLERANCE.__getitem__)] * most + slack
+        error = (got.double() - wanted).abs()
+        assert (error <= bound).all(), f"{(error / bound).max():.1f} times the error that is allowed"
+    for got, wanted in zip(grads[len(values) :], exact[1 + len(values) :], strict=True):
+        assert got.dtype == wanted.dtype
+        assert (got - wanted).norm() <= 1e-5 * wanted.norm()
+    return out
 
 
 def rig(cameras: int, height: int, width: int, grid: tuple[int, int, int], batch: int = 1) -> Tensor:
@@ -116,6 +137,7 @@ def pick(numbers: list[float], shape: tuple[int, ...], seed: int) -> Tensor:
 @pytest.mark.parametrize("rounding", ["floor", "trunc"])
 @pytest.mark.parametrize("channels", [1, 17, 80, 130])
 def test_lift_splat_of_a_rig(instruction_set: str, dtype: torch.dtype, rounding: str, channels: int) -> None:
+    torch.manual_seed(0)
     grid, (height, width) = (1, 32, 40), (18, 21)
     projection = rig(2, height, width, grid, batch=2)
     bins = torch.linspace(1, 60, 30)
@@ -145,24 +167,23 @@ def test_lift_splat_of_anything(data: st.DataObject) -> None:
     )
     # Quarters and halves put many points on the very borders of cells.
     entries = [0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, -1e9, 3e38, -math.inf, math.inf, math.nan]
-    projection = pick(entries, (batch, cameras, 3, 4), seed).float()
+    projection = pick(entries, (batch, cameras, 3, 4), seed).to(data.draw(st.sampled_from(PRECISE)))
     metres = [0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, -1e9, 3e38, math.nan, math.inf]
     depth_bins = pick(metres, (bins,), seed + 1).float()
     compare(
         lambda d, c: bev_ops.lift_splat(d, c, projection, depth_bins, grid, rounding),
         lambda d, c: reference.lift_splat(d, c, projection, depth_bins, grid, rounding),
         [depth, context],
-        depth_type,
-        context_type,
-        torch.float32,
     )
     plan = bev_ops.LiftSplatPlan(projection, depth_bins, (height, width), grid, rounding)
     at_once = bev_ops.lift_splat(depth, context, projection, depth_bins, grid, rounding)
-    assert torch.equal(plan.splat(depth, context).nan_to_num(), at_once.nan_to_num())
+    assert torch.equal(plan.splat(depth, context), at_once)
+    assert at_once.dtype == context_type
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_lift_splat_keeps_bad_values_in_their_cells(instruction_set: str, bad: float) -> None:
+    torch.manual_seed(0)
     grid, size = (1, 16, 16), (16, 16)
     projection, bins = rig(2, *size, grid), torch.linspace(1, 60, 12)
     depth, context = torch.rand(1, 2, 12, *size), torch.rand(1, 2, 5, *size)
@@ -209,15 +230,16 @@ def test_voxel_pooling_of_anything(data: st.DataObject) -> None:
         values if coord_type.is_floating_point else values.clamp(min=-5 if coord_type.is_signed else 0)
     ).to(coord_type)
     features = strided((batch, points, channels), data.draw(st.permutations(range(3))), gap, value_type, seed)
-    compare(
+    pooled = compare(
         lambda f: bev_ops.voxel_pooling(coords, f, grid, rounding),
         lambda f: reference.voxel_pooling(coords, f, grid, rounding),
         [features],
-        value_type,
     )
+    assert pooled.dtype == value_type
 
 
 def test_voxel_pooling_of_many_points(instruction_set: str) -> None:
+    torch.manual_seed(0)
     coords = torch.rand(2, 9000, 3) * torch.tensor([44.0, 34.0, 3.0]) - 1
     compare(
         lambda f: bev_ops.voxel_pooling(coords, f, (2, 32, 41)),
@@ -227,6 +249,9 @@ def test_voxel_pooling_of_many_points(instruction_set: str) -> None:
 
 
 # Plane sweep
+
+# At the border of a view a cell may weigh as little as a position is rounded by.
+NEAR = {torch.float64: 1e-14, torch.float32: 1e-6}
 
 
 def sweep(
@@ -252,19 +277,19 @@ def test_plane_sweep(
     instruction_set: str, dtype: torch.dtype, behind: Any, channels: int, groups: int
 ) -> None:
     ref, source, projection, depth = sweep(2, channels, (9, 8), (3, 6, 7), dtype)
-    # Positions are rounded differently in the definition's detour over grid_sample's coordinates.
-    rounding = [torch.float16] if dtype == torch.float32 else []
     compare(
         lambda r, s, d: bev_ops.plane_sweep_correlation(r, s, projection, d, groups, behind),
         lambda r, s, d: reference.plane_sweep_correlation(r, s, projection, d, groups, behind),
-        [ref, source, depth],
-        *rounding,
+        [ref, source],
+        [depth],
+        NEAR,
     )
     compare(
         lambda s, d: bev_ops.homography_warp(s, projection, d, behind),
         lambda s, d: reference.homography_warp(s, projection, d, behind),
-        [source, depth],
-        *rounding,
+        [source],
+        [depth],
+        NEAR,
     )
 
 
@@ -288,28 +313,29 @@ def test_plane_sweep_of_anything(data: st.DataObject) -> None:
     ref = strided((batch, channels, height, width), data.draw(order), gap, types[0], seed)
     source = strided((batch, channels, source_height, source_width), data.draw(order), gap, types[1], seed)
     entries = [0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 1e9, -1e9, -math.inf, math.inf, math.nan]
-    projection = pick(entries, (batch, 3, 4), seed)
+    place_types = [data.draw(st.sampled_from(PRECISE)) for _ in range(2)]
+    projection = pick(entries, (batch, 3, 4), seed).to(place_types[0])
     metres = [0.0, -1.0, 0.5, 1.0, 2.0, 8.0, 1e9, -1e9, 3e38, 1e-3, math.nan, math.inf]
-    cells = pick(metres, (batch, width, height, hypotheses * gap), seed + 1)
+    cells = pick(metres, (batch, width, height, hypotheses * gap), seed + 1).to(place_types[1])
     depth = cells[..., ::gap].permute(0, 3, 2, 1)
-    # In float64 the definition's detour over normalised coordinates costs nothing that shows.
-    rounding = max(types, key=lambda dtype: TOLERANCE[dtype])
-    compare(
+    warped = compare(
         lambda s: bev_ops.homography_warp(s, projection, depth, behind),
         lambda s: reference.homography_warp(s, projection, depth, behind),
         [source],
-        rounding,
+        near=NEAR,
     )
+    assert warped.dtype == types[1]
     if channels == 0:
         with pytest.raises(ValueError, match="at least one channel"):
             bev_ops.plane_sweep_correlation(ref, source, projection, depth, groups, behind)
         return
-    compare(
+    correlation = compare(
         lambda r, s: bev_ops.plane_sweep_correlation(r, s, projection, depth, groups, behind),
         lambda r, s: reference.plane_sweep_correlation(r, s, projection, depth, groups, behind),
         [ref, source],
-        rounding,
+        near=NEAR,
     )
+    assert correlation.dtype == torch.promote_types(*types)
 
 
 # Threads
@@ -317,6 +343,7 @@ def test_plane_sweep_of_anything(data: st.DataObject) -> None:
 
 @pytest.mark.usefixtures("threads")
 def test_results_do_not_depend_on_threads() -> None:
+    torch.manual_seed(0)
     grid, size = (1, 33, 40), (18, 37)
     projection, bins = rig(3, *size, grid, batch=2), torch.linspace(1, 60, 40)
     depth, context = torch.rand(2, 3, 40, *size), torch.rand(2, 3, 21, *size)

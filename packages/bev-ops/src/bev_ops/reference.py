@@ -94,19 +94,15 @@ def homography_warp(
     x, y, z = sweep_positions(projection, depth, (height, width))
     visible = z >= MIN_DEPTH
     z = torch.where(visible, z, 1.0)
-    grid = torch.stack(
-        [
-            _normalised(torch.where(visible, x / z, hidden_position(source_width, behind)), source_width),
-            _normalised(torch.where(visible, y / z, hidden_position(source_height, behind)), source_height),
-        ],
-        dim=-1,
-    )
+    u = torch.where(visible, x / z, hidden_position(source_width, behind)).to(dtype)
+    v = torch.where(visible, y / z, hidden_position(source_height, behind)).to(dtype)
+    grid = torch.stack([_normalised(u, source_width), _normalised(v, source_height)], dim=-1)
     if 0 in (batch, channels, source_height, source_width, hypotheses, height, width):
         return source.new_zeros(batch, channels, hypotheses, height, width)
     with torch.autocast(source.device.type, enabled=False):
         warped = F.grid_sample(
             source.to(dtype),
-            grid.view(batch, hypotheses * height, width, 2).to(dtype),
+            grid.view(batch, hypotheses * height, width, 2),
             mode="bilinear",
             padding_mode="zeros",
             align_corners=False,

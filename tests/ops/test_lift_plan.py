@@ -72,36 +72,3 @@ def test_cameras_gone_astray_are_left_out():
     projection[0, 1] = float("nan")
     plan = LiftSplatPlan(projection, bins, SIZE, GRID)
     assert torch.equal(plan.splat(depth, context), lift_splat(depth, context, projection, bins, GRID))
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"projection": torch.zeros(2, 3, 4)}, r"projection must have shape \[B N 3 4\], got \[2, 3, 4\]"),
-        ({"depth_bins": torch.arange(5)}, "depth_bins must be floating-point, got torch.int64"),
-        ({"feature_size": (4,)}, r"feature_size must be two integers \(H, W\) from 0 up, got \(4,\)"),
-        ({"grid_shape": (1, 0, 4)}, r"grid_shape must be three positive integers"),
-        ({"rounding": "up"}, "rounding must be one of 'floor', 'trunc', got 'up'"),
-        ({"depth_bins": torch.ones(5, device="meta")}, "must be on one device, got .*depth_bins on meta"),
-    ],
-)
-def test_wrong_plans(change, message):
-    _, _, projection, bins = case()
-    arguments = {"projection": projection, "depth_bins": bins, "feature_size": SIZE, "grid_shape": GRID}
-    with pytest.raises(ValueError, match=f"LiftSplatPlan: .*{message}"):
-        LiftSplatPlan(**{**arguments, **change})
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_tensors_that_do_not_fit_the_plan():
-    depth, context, projection, bins = case()
-    plan = LiftSplatPlan(projection, bins, SIZE, GRID)
-    with pytest.raises(ValueError, match=r"depth must .*\(D = 5 as in the plan\), got \[2, 2, 4, 18, 53\]"):
-        plan.splat(depth[:, :, :4], context)
-    with pytest.raises(ValueError, match=r"context must .*\(W = 53 as in the plan\)"):
-        plan.splat(depth, context[..., :50])
-    with pytest.raises(ValueError, match="context must be floating-point"):
-        plan.splat(depth, context.long())
-    with pytest.raises(ValueError, match="must be on one device, got plan on cpu, depth on meta"):
-        plan.splat(depth.to("meta"), context.to("meta"))

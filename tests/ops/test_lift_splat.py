@@ -170,35 +170,3 @@ def test_any_strides():
     turned = depth.transpose(-1, -2).contiguous().transpose(-1, -2)
     spread = torch.stack([projection, projection], dim=-1)[..., 0]
     torch.testing.assert_close(lift_splat(turned, last, spread, bins, (3, 6, 7)), expected)
-
-
-DEPTH, CONTEXT = torch.zeros(2, 3, 4, 5, 6), torch.zeros(2, 3, 7, 5, 6)
-PROJECTION, BINS = torch.zeros(2, 3, 3, 4), torch.ones(4)
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"depth": DEPTH[0]}, ValueError, r"depth must have shape \[B N D H W\], got \[3, 4, 5, 6\]"),
-        ({"context": CONTEXT[:, :2]}, ValueError, r"context .* \(N = 3 as in depth\), got \[2, 2, 7, 5, 6\]"),
-        ({"projection": PROJECTION[..., :3]}, ValueError, r"projection must have shape \[B N 3 4\]"),
-        ({"depth_bins": BINS[:3]}, ValueError, r"depth_bins .* \(D = 4 as in depth\)"),
-        ({"depth_bins": [1.0, 2.0, 3.0, 4.0]}, TypeError, r"depth_bins must be a tensor \[D\], got list"),
-        ({"depth": DEPTH.long()}, ValueError, "depth must be floating-point, got torch.int64"),
-        ({"context": CONTEXT.to("meta")}, ValueError, "must be on one device, got .*context on meta"),
-        ({"grid_shape": (4, 4)}, ValueError, r"three positive integers \(Z, Y, X\)"),
-        ({"rounding": "nearest"}, ValueError, "rounding must be one of 'floor', 'trunc', got 'nearest'"),
-    ],
-)
-def test_wrong_arguments(change, error, message):
-    arguments = {
-        "depth": DEPTH,
-        "context": CONTEXT,
-        "projection": PROJECTION,
-        "depth_bins": BINS,
-        "grid_shape": (1, 4, 4),
-        **change,
-    }
-    with pytest.raises(error, match=f"lift_splat: .*{message}" if "one of" in message else message):
-        lift_splat(**arguments)

@@ -69,34 +69,3 @@ def test_augmentations_may_be_left_out_and_rounding_happens_once(factors):
     single = lift_projection(intrinsics.float(), pose, to_pixel, **grid)
     assert single.dtype == torch.float32
     assert torch.equal(single, lift_projection(intrinsics.float().double(), pose, to_pixel, **grid).float())
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"intrinsics": torch.eye(4)}, r"intrinsics must have shape \[\.\.\. 3 3\], got \[4, 4\]"),
-        ({"sensor2ego": torch.eye(4).long()}, "sensor2ego must be floating-point, got torch.int64"),
-        ({"sensor2ego": torch.eye(4).repeat(5, 1, 1)}, r"must broadcast, got .*sensor2ego \[5, 4, 4\]"),
-        ({"image_aug": torch.eye(3, device="meta")}, "must be on one device, got .*image_aug on meta"),
-        ({"cell": (1.0, 0.0, 1.0)}, r"those of cell positive, got \(0, 0, 0\) and \(1.0, 0.0, 1.0\)"),
-        ({"cell_to_pixel": torch.eye(2)}, r"cell_to_pixel must have shape \[3 3\]"),
-    ],
-)
-def test_wrong_matrices(change, message):
-    arguments = {
-        "intrinsics": torch.eye(3).repeat(2, 1, 1),
-        "sensor2ego": torch.eye(4),
-        "cell_to_pixel": torch.eye(3),
-        "low": (0, 0, 0),
-        "cell": (1.0, 1.0, 1.0),
-    }
-    with pytest.raises(ValueError, match=f"lift_projection: .*{message}"):
-        lift_projection(**{**arguments, **change})
-
-
-def test_wrong_sizes():
-    with pytest.raises(
-        ValueError, match=r"feature_size must be two integers \(H, W\) from 1 up, got \(0, 4\)"
-    ):
-        feature_to_pixel((256, 704), (0, 4))

@@ -127,31 +127,3 @@ def test_reference_values(goldens):
     torch.testing.assert_close(features.grad, goldens("vp.grad_feat"))
     same = voxel_pooling(goldens("vp.coord_int"), features, (z_size, y_size, x_size))
     torch.testing.assert_close(same, bev)
-
-
-COORDS, FEATURES = torch.zeros(2, 7, 3), torch.zeros(2, 7, 4)
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ((None, FEATURES, (1, 4, 5)), TypeError, "coords must be a tensor"),
-        ((COORDS[0], FEATURES, (1, 4, 5)), ValueError, r"coords must have shape \[B P 3\], got \[7, 3\]"),
-        ((COORDS[..., :2], FEATURES, (1, 4, 5)), ValueError, r"coords must have shape \[B P 3\]"),
-        ((COORDS, FEATURES[:, :3], (1, 4, 5)), ValueError, r"features .* \(P = 7 as in coords\)"),
-        (
-            (COORDS, FEATURES.long(), (1, 4, 5)),
-            ValueError,
-            "features must be floating-point, got torch.int64",
-        ),
-        ((COORDS, FEATURES.to("meta"), (1, 4, 5)), ValueError, "must be on one device"),
-        ((COORDS, FEATURES, (1, 4)), ValueError, r"three positive integers \(Z, Y, X\), got \(1, 4\)"),
-        ((COORDS, FEATURES, (1, 0, 5)), ValueError, "three positive integers"),
-        ((COORDS, FEATURES, (1, 4.0, 5)), ValueError, "three positive integers"),
-        ((COORDS, FEATURES, (1, 4, 5), "round"), ValueError, "rounding must be one of 'floor', 'trunc'"),
-    ],
-)
-def test_wrong_arguments(arguments, error, message):
-    with pytest.raises(error, match=message):
-        voxel_pooling(*arguments)

@@ -3,8 +3,10 @@
 Half precision is converted, sums run in float32 or better. Every function trusts its arguments.
 """
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +18,12 @@ from bev_ops.reference import hidden_position
 
 # Channels of packed maps are padded to a multiple of this.
 _PADDING = 16
-# Cells are numbered in 32 bits, and compared with coordinates in float32.
-_MAX_AXIS, _MAX_CELLS = 2**24, 2**31
 # Bytes from which on memory is asked for in large pages.
 _LARGE = 4 * 2**20
 
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 _warned = False
 
@@ -42,11 +45,6 @@ def runs(device: torch.device) -> bool:
             stacklevel=3,
         )
     return native is not None
-
-
-def numbers_cells(grid: tuple[int, int, int]) -> bool:
-    """Whether the kernels can number the cells of a (Z, Y, X) grid."""
-    return max(grid) < _MAX_AXIS and grid[1] * grid[2] < _MAX_CELLS
 
 
 def _call(kernel: str, *arguments: object) -> None:
@@ -95,6 +93,26 @@ def _is_empty(*tensors: Tensor) -> bool:
     return any(tensor.numel() == 0 for tensor in tensors)
 
 
+def _says_what_did_not_fit(op: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Name the op and its arguments where memory for the result, or to work in, cannot be had."""
+
+    @functools.wraps(op)
+    def named(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return op(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            given = [list(value.shape) if isinstance(value, Tensor) else value for value in args]
+            raise RuntimeError(
+                f"{op.__name__}: result and scratch must fit into memory, got arguments "
+                f"{', '.join(map(str, given))}: {error}"
+            ) from error
+
+    return named
+
+
+@_says_what_did_not_fit
 def lift_splat(
     depth: Tensor, context: Tensor, projection: Tensor, depth_bins: Tensor, grid: list[int], rounding: str
 ) -> Tensor:
@@ -117,6 +135,7 @@ def lift_splat(
     return bev.permute(0, 3, 1, 2).to(context.dtype)
 
 
+@_says_what_did_not_fit
 def lift_splat_backward(
     grad: Tensor,
     depth: Tensor,
@@ -150,6 +169,7 @@ def lift_splat_backward(
     return _or_nothing(grad_depth, depth), _or_nothing(grad_context, context)
 
 
+@_says_what_did_not_fit
 def lift_plan(
     projection: Tensor, depth_bins: Tensor, size: tuple[int, int], grid: tuple[int, int, int], rounding: str
 ) -> list[Tensor]:
@@ -174,6 +194,7 @@ def lift_plan(
     return plan
 
 
+@_says_what_did_not_fit
 def lift_splat_planned(
     depth: Tensor,
     context: Tensor,
@@ -200,6 +221,7 @@ def lift_splat_planned(
     return bev.permute(0, 3, 1, 2).to(context.dtype)
 
 
+@_says_what_did_not_fit
 def lift_splat_planned_backward(
     grad: Tensor,
     depth: Tensor,
@@ -239,6 +261,7 @@ def _coords(coords: Tensor) -> Tensor:
     return coords.to(compute_dtype(coords))
 
 
+@_says_what_did_not_fit
 def voxel_pooling(coords: Tensor, features: Tensor, grid: list[int], rounding: str) -> Tensor:
     """See `bev_ops.voxel_pooling`."""
     batch, points, channels = features.shape
@@ -259,6 +282,7 @@ def voxel_pooling(coords: Tensor, features: Tensor, grid: list[int], rounding: s
     return bev.permute(0, 3, 1, 2).to(features.dtype)
 
 
+@_says_what_did_not_fit
 def voxel_pooling_backward(grad: Tensor, coords: Tensor, grid: list[int], rounding: str) -> Tensor:
     """Gradient of the features."""
     batch, channels, points = grad.shape[0], grad.shape[1], coords.shape[1]
@@ -286,6 +310,7 @@ def _sweep(
     return (*source.shape, *depth.shape[1:], groups), hidden
 
 
+@_says_what_did_not_fit
 def homography_warp(source: Tensor, projection: Tensor, depth: Tensor, behind: str) -> Tensor:
     """See `bev_ops.homography_warp`; dense as [B,D,H,W,C]."""
     sums, places = compute_dtype(source), compute_dtype(projection, depth)
@@ -299,6 +324,7 @@ def homography_warp(source: Tensor, projection: Tensor, depth: Tensor, behind: s
     return out.permute(0, 4, 1, 2, 3).to(source.dtype)
 
 
+@_says_what_did_not_fit
 def plane_sweep_correlation(
     reference: Tensor, source: Tensor, projection: Tensor, depth: Tensor, groups: int, behind: str
 ) -> Tensor:
@@ -314,6 +340,7 @@ def plane_sweep_correlation(
     return out.to(torch.promote_types(reference.dtype, source.dtype))
 
 
+@_says_what_did_not_fit
 def sweep_backward(
     grad: Tensor,
     reference: Tensor | None,

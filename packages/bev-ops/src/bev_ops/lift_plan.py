@@ -9,6 +9,7 @@ from bev_ops import _native_ops
 from bev_ops._checks import (
     Shapes,
     expect_choice,
+    expect_countable,
     expect_floating,
     expect_grid,
     expect_one_device,
@@ -54,12 +55,13 @@ class LiftSplatPlan:
         expect_choice("LiftSplatPlan", "rounding", rounding, ROUNDINGS)
         self._size = expect_size("LiftSplatPlan", "feature_size", feature_size)
         self._grid = expect_grid("LiftSplatPlan", grid_shape)
+        points = (*projection.shape[:2], len(depth_bins), *self._size)
+        expect_countable("LiftSplatPlan", "feature_size", points, "set of points [B N D H W]")
         self._rounding: Rounding = rounding
         self._projection = projection.detach().clone()
         self._depth_bins = depth_bins.detach().clone()
         self._groups: list[Tensor] | None = None
-        on_cpu = projection.device.type == "cpu" and _native_ops.runs(projection.device)
-        if on_cpu and _native_ops.numbers_cells(self._grid):
+        if projection.device.type == "cpu" and _native_ops.runs(projection.device):
             self._groups = _native_ops.lift_plan(
                 self._projection, self._depth_bins, self._size, self._grid, rounding
             )
@@ -83,6 +85,8 @@ class LiftSplatPlan:
         shapes.expect("context", context, "B N C H W")
         expect_floating("LiftSplatPlan.splat", depth=depth, context=context)
         expect_one_device("LiftSplatPlan.splat", plan=self._projection, depth=depth, context=context)
+        result = planned[0], context.shape[2], *self._grid[1:]
+        expect_countable("LiftSplatPlan.splat", "context", result, "result [B C Y X]")
         if self._groups is None:
             return lift_splat(depth, context, self._projection, self._depth_bins, self._grid, self._rounding)
         splatted: Tensor = ops.lift_splat_planned(depth, context, *self._groups, self._grid)

@@ -6,7 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bev_ops import _native_ops, reference
-from bev_ops._checks import Shapes, expect_choice, expect_floating, expect_grid, expect_one_device
+from bev_ops._checks import (
+    Shapes,
+    expect_choice,
+    expect_countable,
+    expect_floating,
+    expect_grid,
+    expect_one_device,
+)
 from bev_ops._torch_ops import ops
 from bev_ops.voxel_pooling import ROUNDINGS, Rounding
 
@@ -51,7 +58,10 @@ def lift_splat(
     expect_one_device("lift_splat", **tensors)
     expect_choice("lift_splat", "rounding", rounding, ROUNDINGS)
     grid = expect_grid("lift_splat", grid_shape)
-    if _native_ops.runs(depth.device) and _native_ops.numbers_cells(grid):
+    expect_countable(
+        "lift_splat", "grid_shape", (len(depth), context.shape[2], *grid[1:]), "result [B C Y X]"
+    )
+    if _native_ops.runs(depth.device):
         splatted: Tensor = ops.lift_splat(depth, context, projection, depth_bins, grid, rounding)
         return splatted
     return reference.lift_splat(depth, context, projection, depth_bins, grid, rounding)

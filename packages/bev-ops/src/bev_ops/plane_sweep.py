@@ -7,7 +7,14 @@ from torch import Tensor
 
 from bev_ops import _native_ops
 from bev_ops import reference as definitions
-from bev_ops._checks import Shapes, expect_choice, expect_floating, expect_one_device
+from bev_ops._checks import (
+    Shapes,
+    expect_choice,
+    expect_countable,
+    expect_floating,
+    expect_groups,
+    expect_one_device,
+)
 from bev_ops._torch_ops import ops
 
 Behind = Literal["zero", "corner"]
@@ -47,6 +54,8 @@ def homography_warp(
     expect_floating("homography_warp", source=source, projection=projection, depth=depth)
     expect_one_device("homography_warp", source=source, projection=projection, depth=depth)
     expect_choice("homography_warp", "behind", behind, BEHIND)
+    result = (*source.shape[:2], *depth.shape[1:])
+    expect_countable("homography_warp", "depth", result, "result [B C D H W]")
     if _native_ops.runs(source.device) and not projection.requires_grad:
         warped: Tensor = ops.homography_warp(source, projection, depth, behind)
         return warped
@@ -94,11 +103,8 @@ def plane_sweep_correlation(
     expect_floating(op, **tensors)
     expect_one_device(op, **tensors)
     expect_choice(op, "behind", behind, BEHIND)
-    channels = source.shape[1]
-    if channels == 0:
-        raise ValueError(f"{op}: reference and source must have at least one channel (C), got 0")
-    if not isinstance(groups, int) or groups < 1 or channels % groups:
-        raise ValueError(f"{op}: groups must divide the {channels} channels, got {groups!r}")
+    groups = expect_groups(op, groups, source.shape[1])
+    expect_countable(op, "depth", (len(depth), groups, *depth.shape[1:]), "result [B G D H W]")
     if _native_ops.runs(source.device) and not projection.requires_grad:
         correlation: Tensor = ops.plane_sweep_correlation(
             reference, source, projection, depth, groups, behind

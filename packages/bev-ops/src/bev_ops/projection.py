@@ -4,13 +4,20 @@ Pixel (u, v) has its centre at whole numbers; so have cells. Products are rounde
 intrinsics. Batch axes of the arguments broadcast.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bev_ops._checks import Shapes, expect_floating, expect_one_device, expect_size
+from bev_ops._checks import (
+    Shapes,
+    expect_dense,
+    expect_floating,
+    expect_metres,
+    expect_one_device,
+    expect_size,
+)
 
 
 def feature_to_pixel(image_size: Sequence[int], feature_size: Sequence[int]) -> Float[Tensor, "3 3"]:
@@ -62,13 +69,12 @@ def lift_projection(
     Source: Philion and Fidler, Lift, Splat, Shoot (ECCV 2020), section 3.1.
     """
     op = "lift_projection"
-    given = {"intrinsics": intrinsics, "sensor2ego": sensor2ego, "image_aug": image_aug, "bev_aug": bev_aug}
-    _expect_matrices(op, cell_to_pixel, **given)
-    if len(low) != 3 or len(cell) != 3 or min(cell) <= 0:
-        raise ValueError(
-            f"{op}: low and cell must be three numbers (x, y, z) in metres, those of cell positive, "
-            f"got {low!r} and {cell!r}"
-        )
+    _expect_matrices(
+        op, {"image_aug": image_aug, "bev_aug": bev_aug}, intrinsics=intrinsics, sensor2ego=sensor2ego
+    )
+    _expect_grids(op, intrinsics, cell_to_pixel=cell_to_pixel)
+    expect_metres(op, "low", low)
+    expect_metres(op, "cell", cell, positive=True)
     pose = double(sensor2ego) if bev_aug is None else double(bev_aug) @ double(sensor2ego)
     rays = _cell_to_ray(intrinsics, image_aug, cell_to_pixel)
     offset = (pose[..., :3, 3] - pose.new_tensor(low))[..., None]
@@ -105,14 +111,12 @@ def sweep_projection(
     op = "sweep_projection"
     _expect_matrices(
         op,
-        cell_to_pixel,
+        {"reference_aug": reference_aug, "source_aug": source_aug},
         reference_intrinsics=reference_intrinsics,
         source_intrinsics=source_intrinsics,
         reference2source=reference2source,
-        reference_aug=reference_aug,
-        source_aug=source_aug,
     )
-    Shapes(op).expect("pixel_to_cell", pixel_to_cell, "3 3")
+    _expect_grids(op, reference_intrinsics, cell_to_pixel=cell_to_pixel, pixel_to_cell=pixel_to_cell)
     motion = double(reference2source)
     into_source = pixel_to_cell.to(motion)
     if source_aug is not None:
@@ -142,13 +146,27 @@ def _cell_to_ray(
     return inverse(camera) @ cell_to_pixel.to(camera)
 
 
-def _expect_matrices(op: str, cell_to_pixel: Tensor, **matrices: Tensor | None) -> None:
-    given = {name: matrix for name, matrix in matrices.items() if matrix is not None}
-    expect_floating(op, cell_to_pixel=cell_to_pixel, **given)
-    expect_one_device(op, **{name: double(matrix) for name, matrix in given.items()})
-    Shapes(op).expect("cell_to_pixel", cell_to_pixel, "3 3")
+def _expect_grids(op: str, intrinsics: Tensor, **matrices: Tensor) -> None:
+    """Check matrices of feature grids; they may stay on the host."""
+    for name, matrix in matrices.items():
+        Shapes(op).expect(name, matrix, "3 3")
+        expect_floating(op, **{name: matrix})
+        if matrix.device.type not in ("cpu", intrinsics.device.type):
+            raise ValueError(
+                f"{op}: {name} must be on the device of the other matrices ({intrinsics.device}) or on the "
+                f"host, got {matrix.device}"
+            )
+
+
+def _expect_matrices(op: str, optional: Mapping[str, Tensor | None], **matrices: Tensor) -> None:
+    given = {**matrices, **{name: matrix for name, matrix in optional.items() if matrix is not None}}
+    sizes = {name: 4 if name in ("sensor2ego", "bev_aug", "reference2source") else 3 for name in given}
     for name, matrix in given.items():
-        size = 4 if name in ("sensor2ego", "bev_aug", "reference2source") else 3
+        expect_dense(op, f"a tensor [... {sizes[name]} {sizes[name]}]", **{name: matrix})
+    expect_floating(op, **given)
+    expect_one_device(op, **{name: double(matrix) for name, matrix in given.items()})
+    for name, matrix in given.items():
+        size = sizes[name]
         if tuple(matrix.shape[-2:]) != (size, size):
             raise ValueError(f"{op}: {name} must have shape [... {size} {size}], got {list(matrix.shape)}")
     try:

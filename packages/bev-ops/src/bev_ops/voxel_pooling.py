@@ -7,7 +7,15 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from bev_ops import _native_ops, reference
-from bev_ops._checks import Shapes, expect_choice, expect_floating, expect_grid, expect_one_device
+from bev_ops._checks import (
+    Shapes,
+    expect_choice,
+    expect_countable,
+    expect_floating,
+    expect_grid,
+    expect_one_device,
+    expect_real,
+)
 from bev_ops._torch_ops import ops
 
 Rounding = Literal["floor", "trunc"]
@@ -41,11 +49,14 @@ def voxel_pooling(
     shapes = Shapes("voxel_pooling")
     shapes.expect("coords", coords, "B P 3")
     shapes.expect("features", features, "B P C")
+    expect_real("voxel_pooling", coords=coords)
     expect_floating("voxel_pooling", features=features)
     expect_one_device("voxel_pooling", coords=coords, features=features)
     expect_choice("voxel_pooling", "rounding", rounding, ROUNDINGS)
     grid = expect_grid("voxel_pooling", grid_shape)
-    if _native_ops.runs(features.device) and _native_ops.numbers_cells(grid):
+    result = len(features), features.shape[2], *grid[1:]
+    expect_countable("voxel_pooling", "grid_shape", result, "result [B C Y X]")
+    if _native_ops.runs(features.device):
         pooled: Tensor = ops.voxel_pooling(coords, features, grid, rounding)
         return pooled
     return reference.voxel_pooling(coords, features, grid, rounding)

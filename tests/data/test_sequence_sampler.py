@@ -101,7 +101,7 @@ def test_a_loader_takes_it(database, mini_val):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"length": 13, "batch_size": 1}, "length must be at most 12, .* got 13"),
+        ({"length": 13, "batch_size": 1}, "length of sequences must be at most 12, .* got 13"),
         ({"length": 0, "batch_size": 1}, "at least 1, got 0 and 1"),
         (
             {"length": 1, "batch_size": 1, "rank": 2, "num_replicas": 2},

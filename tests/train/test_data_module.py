@@ -47,10 +47,12 @@ class Recorder(LightningModule):
         return self.weight * 0
 
     def configure_optimizers(self):
+        # As learning rates do that follow the length of the run; loaders are made for it, before all else.
+        assert self.trainer.estimated_stepping_batches
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def run(world, folder, *, epochs=3, checkpoint=None, workers=0):
+def run(world, folder, *, epochs=3, checkpoint=None, workers=0, sequence_length=None, **trainer):
     data = DetectionDataModule(
         str(world),
         image_size=(32, 64),
@@ -58,11 +60,14 @@ def run(world, folder, *, epochs=3, checkpoint=None, workers=0):
         lidar_depth=False,
         batch_size=1,
         num_workers=workers,
+        sequence_length=sequence_length,
+        seed=1,
     )
     recorder = Recorder()
     Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        **trainer,
         limit_val_batches=0,
         logger=False,
         enable_progress_bar=False,
@@ -88,10 +93,49 @@ def test_a_run_stopped_anywhere_goes_on_with_the_next_batch(world, tmp_path):
 def test_workers_change_nothing(world, tmp_path):
     alone = run(world, tmp_path / "alone", epochs=2)
     assert run(world, tmp_path / "with", epochs=2, workers=1) == alone
-    assert (
-        run(world, tmp_path / "with", epochs=2, workers=1, checkpoint=tmp_path / "alone" / "step=2.ckpt")
-        == alone[2:]
+    for step in (2, 3):
+        checkpoint = tmp_path / "alone" / f"step={step}.ckpt"
+        rest = run(world, tmp_path / "with", epochs=2, workers=1, checkpoint=checkpoint)
+        assert rest == alone[step:], f"after {step} batches"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shortened_epochs_go_on(world, tmp_path, workers):
+    options = {"epochs": 2, "workers": workers, "limit_train_batches": 2}
+    whole = run(world, tmp_path / "whole", **options)
+    assert len(whole) == 4
+    for step in (1, 2, 3):
+        checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
+        rest = run(world, tmp_path / "rest", checkpoint=checkpoint, **options)
+        assert rest == whole[step:], f"after {step} batches"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sequences_follow_time_and_go_on_where_they_were(world, tmp_path, workers):
+    """The scene has three key frames: an epoch is one sequence, of the first two or of the last two."""
+    options = {"epochs": 4, "workers": workers, "sequence_length": 2}
+    whole = run(world, tmp_path / "whole", **options)
+    tokens = open_infos(world, "v1.0-mini", "mini_train").tokens
+    rows = [tokens.index(token) for token, _ in whole]
+    assert len(rows) == 8
+    assert all(rows[i + 1] == rows[i] + 1 for i in range(0, 8, 2))
+    assert set(rows[::2]) == {0, 1}
+    assert len({str(shown) for shown in whole}) == 8
+    for step in (1, 2, 5):
+        checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
+        rest = run(world, tmp_path / "rest", checkpoint=checkpoint, **options)
+        assert rest == whole[step:], f"after {step} batches"
+
+
+def test_processes_share_the_sequences(world):
+    data = DetectionDataModule(
+        str(world), image_size=(32, 64), batch_size=1, num_workers=0, sequence_length=1
     )
+    data.setup("fit")
+    assert len(data.train_dataloader()) == 3
+    data.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+    assert len(data.train_dataloader()) == 2
+    assert len(data.val_dataloader()) == 2
 
 
 @pytest.mark.parametrize("balanced", [False, True])

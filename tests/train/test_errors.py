@@ -85,6 +85,12 @@ def test_config_that_is_no_mapping(command, tmp_path):
         ("--data.version=v1.0-trainval", "must hold the folder v1.0-trainval"),
         ("--data.version=v1.0-test", "data.train_split must be set: version v1.0-test"),
         ("--data.tokens=[abc]", "data.tokens must name key frames of split mini_train, got abc"),
+        ("--data.sequence_length=0", "data.sequence_length must be at least 1, got 0"),
+        (
+            "--data.sequence_length=4",
+            "the length of sequences must be at most 3, the most key frames that follow each other in a "
+            "scene of mini_train, got 4",
+        ),
         ("--evaluation.class_range=0", "evaluation.class_range must be positive, in metres, got 0.0"),
         (
             "--depth_metrics.ranges=[9,3]",
@@ -102,6 +108,12 @@ def test_wrong_value(command, option, message):
 def test_cbgs_over_chosen_key_frames(command):
     options = ["--data.cbgs=true", "--data.max_samples=1"]
     assert "data.cbgs must be false where" in refused(command("fit", "TINY", *options))
+
+
+@pytest.mark.parametrize("other", ["cbgs=true", "max_samples=1", "tokens=[abc]"])
+def test_sequences_of_chosen_key_frames(command, other):
+    options = ["--data.sequence_length=2", f"--data.{other}"]
+    assert "data.sequence_length must be null where" in refused(command("fit", "TINY", *options))
 
 
 def test_schedule_without_a_length(command):

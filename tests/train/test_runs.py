@@ -81,6 +81,35 @@ def test_resumed_run_continues_exactly(command, trained, tmp_path):
         assert all(torch.equal(ours[part][key], theirs[part][key]) for key in theirs[part])
 
 
+def test_run_stopped_within_an_epoch_continues_exactly(command, tmp_path):
+    """Two batches an epoch, with augmentation, dropout, a worker and a moving average."""
+    every_step = [
+        "--trainer.callbacks+=ModelCheckpoint",
+        f"--trainer.callbacks.dirpath={tmp_path / 'steps'}",
+        "--trainer.callbacks.filename={step}",
+        "--trainer.callbacks.every_n_train_steps=1",
+        "--trainer.callbacks.save_top_k=-1",
+    ]
+    run = ("fit", "TINY", "--data.num_workers=1", "--ema=0.5", "--trainer.limit_val_batches=0")
+
+    def finish(*options):
+        assert command(*run, "--output=out", *options).code == 0
+        path = tmp_path / "out" / "checkpoints" / "last.ckpt"
+        return torch.load(path, weights_only=True), logged(tmp_path / "out")
+
+    whole, of_whole = finish(*every_step)
+    assert whole["global_step"] == 4
+    for step in (1, 3):
+        resumed, of_both = finish("--ckpt_path", tmp_path / "steps" / f"step={step}.ckpt")
+        for part in ("state_dict", "current_model_state"):
+            assert all(torch.equal(resumed[part][key], whole[part][key]) for key in whole[part])
+        theirs, ours = (checkpoint["optimizer_states"][0]["state"] for checkpoint in (whole, resumed))
+        assert all(torch.equal(ours[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
+        # The losses of the steps that were done again are the same, too.
+        assert of_both == of_whole
+    assert len(list((tmp_path / "out" / "csv").iterdir())) == 3
+
+
 def test_prediction_is_a_results_file_the_devkit_accepts(command, trained, world, tmp_path):
     from nuscenes.eval.common.loaders import load_prediction
     from nuscenes.eval.detection.data_classes import DetectionBox

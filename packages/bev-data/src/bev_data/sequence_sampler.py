@@ -1,10 +1,11 @@
 """Key frames in the order of time, for models that carry state from one to the next."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from bev_data.dataset import NuScenesDataset
 from bev_data.errors import InputError
@@ -12,7 +13,7 @@ from bev_data.errors import InputError
 I64 = NDArray[np.int64]
 
 
-class SequenceSampler(Sampler[int]):
+class SequenceSampler(DistributedSampler[int]):
     """Runs through several sequences side by side: each entry of a batch goes on where it was in the last.
 
     A sequence is `length` key frames of one scene that follow each other. Each process runs through
@@ -22,7 +23,7 @@ class SequenceSampler(Sampler[int]):
     processes, some are run through twice.
 
     Use it as the sampler of a loader with the same batch size and `drop_last=False`; call `set_epoch` before
-    each epoch.
+    each epoch. Frameworks that put distributed samplers in place leave this one, which is one already.
 
     Args:
         dataset: in order of time within scenes, as `NuScenesDataset` is.
@@ -32,6 +33,10 @@ class SequenceSampler(Sampler[int]):
         seed: of order and cuts; the same for all processes.
         num_replicas: number of processes.
         rank: of this process.
+
+    Attributes:
+        skip: key frames that the next epoch leaves out at its beginning, once; for a run that goes on within
+            an epoch.
 
     Raises:
         ValueError: if a number is out of its range, or no scene is long enough.
@@ -52,18 +57,18 @@ class SequenceSampler(Sampler[int]):
             raise InputError(f"length and batch_size must be at least 1, got {length} and {batch_size}")
         if not 0 <= rank < num_replicas:
             raise InputError(f"rank must lie from 0 to num_replicas - 1, got {rank} of {num_replicas}")
-        self._dataset = dataset
+        # The base class only asks for the length.
+        super().__init__(dataset, num_replicas, rank, shuffle, seed)
+        self.skip = 0
+        self._samples = dataset
         self._length, self._batch_size = length, batch_size
-        self._shuffle, self._seed = shuffle, seed
-        self._num_replicas, self._rank = num_replicas, rank
-        self._epoch = 0
         runs = _runs(dataset)
         self._runs = [run for run in runs if len(run) >= length]
         if not self._runs:
             longest = max(map(len, runs), default=0)
             raise InputError(
-                f"length must be at most {longest}, the most key frames that follow each other in a scene of "
-                f"this split, got {length}"
+                f"the length of sequences must be at most {longest}, the most key frames that follow each "
+                f"other in a scene of {dataset.infos.split}, got {length}"
             )
         count = sum(len(run) // length for run in self._runs)
         self._rounds = -(-count // (batch_size * num_replicas))
@@ -73,26 +78,27 @@ class SequenceSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Order and cut anew, and let the dataset augment anew."""
-        self._epoch = epoch
-        self._dataset.set_epoch(epoch)
+        super().set_epoch(epoch)
+        self._samples.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         sequences = self._sequences()
-        lanes = self._batch_size * self._num_replicas
+        lanes = self._batch_size * self.num_replicas
         filled = np.resize(sequences, (self._rounds * lanes, self._length))
-        mine = filled.reshape(self._rounds, self._num_replicas, self._batch_size, self._length)[:, self._rank]
-        return iter(mine.swapaxes(1, 2).ravel().tolist())
+        mine = filled.reshape(self._rounds, self.num_replicas, self._batch_size, self._length)[:, self.rank]
+        first, self.skip = self.skip, 0
+        return itertools.islice(mine.swapaxes(1, 2).ravel().tolist(), first, None)
 
     def _sequences(self) -> I64:
         """Indices of this epoch's sequences, one per row."""
-        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch]))
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
         cut = []
         for run in self._runs:
             count, remainder = divmod(len(run), self._length)
-            first = int(rng.integers(remainder + 1)) if self._shuffle else 0
+            first = int(rng.integers(remainder + 1)) if self.shuffle else 0
             cut.append(run[first : first + count * self._length].reshape(count, self._length))
         sequences = np.concatenate(cut)
-        return rng.permutation(sequences) if self._shuffle else sequences
+        return rng.permutation(sequences) if self.shuffle else sequences
 
 
 def _runs(dataset: NuScenesDataset) -> list[I64]:

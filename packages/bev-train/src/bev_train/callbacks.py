@@ -272,14 +272,16 @@ def _depth_lines(scores: Mapping[str, float]) -> list[str]:
     return [head, *lines] if lines else []
 
 
-class EpochSeed(Callback):
-    """Seeds every epoch of training from the run's seed, the epoch and the rank.
+class StepSeed(Callback):
+    """Seeds every batch of training from the run's seed, the epoch, the batch and the rank.
 
-    Dropout of a resumed run is then that of a run that was never stopped.
+    Dropout of a run that goes on anywhere, within an epoch too, is then that of a run that was never stopped.
     """
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Seed torch, on all devices."""
         run = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        state = np.random.SeedSequence([run, trainer.current_epoch, trainer.global_rank])
+        state = np.random.SeedSequence([run, trainer.current_epoch, batch_idx, trainer.global_rank])
         torch.manual_seed(int(state.generate_state(1)[0]))

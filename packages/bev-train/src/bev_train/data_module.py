@@ -20,6 +20,7 @@ from bev_data.dataset import (
 )
 from bev_data.infos import Infos, find_version, open_infos
 from bev_data.sampler import ClassBalanced
+from bev_data.sequence_sampler import SequenceSampler
 from bev_data.taxonomy import CLASSES
 from bev_train.errors import InputError
 
@@ -81,31 +82,18 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class ResumableLoader(DataLoader[Sample]):
-    """A loader that goes on after the last batch it handed out when a run goes on within an epoch.
+    """A loader whose run may go on within an epoch.
 
-    Lightning keeps its state in checkpoints.
+    Lightning asks loaders for a state before it lets a run do so. It gives that back too late, though, where
+    an optimiser asked for the length of the run: the data module keeps it instead.
     """
 
-    handed_out = 0  # batches of this epoch
-
-    def __iter__(self) -> Any:
-        # Lightning puts a sampler of its own in place where it predicts; nothing is skipped there.
-        self.handed_out = getattr(self.sampler, "skip", 0) // (self.batch_size or 1)
-        # Workers start here, not with the first batch.
-        return self._count(super().__iter__())
-
-    def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
-        for batch in batches:
-            self.handed_out += 1
-            yield batch
-
     def state_dict(self) -> dict[str, int]:
-        """How far the epoch has come; 0 at its end."""
-        return {"batches": self.handed_out % len(self)}
+        """Nothing."""
+        return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Leave out what was handed out before, once."""
-        self.sampler.skip = state_dict["batches"] * self.batch_size  # type: ignore[attr-defined, operator]
+        """Do nothing."""
 
 
 class DetectionDataModule(LightningDataModule):
@@ -129,6 +117,7 @@ class DetectionDataModule(LightningDataModule):
         lidar_depth: bool = True,
         cbgs: bool = False,
         cbgs_count: Literal["classes", "categories"] = "classes",
+        sequence_length: int | None = None,
         tokens: list[str] | None = None,
         max_samples: int | None = None,
         batch_size: int = 8,
@@ -155,6 +144,9 @@ class DetectionDataModule(LightningDataModule):
             cbgs: in training, repeat key frames until each class has the same share.
             cbgs_count: what a key frame counts for there, once each: the classes of its boxes, or the raw
                 categories of all its annotations, as published.
+            sequence_length: in training, each entry of a batch goes on for so many key frames of a scene
+                where it was in the batch before, and then all begin anew, for models that carry state; null
+                for key frames in any order.
             tokens: use these key frames only (sample tokens), in every split; null for all.
             max_samples: use only so many key frames of each split, the first ones; null for all.
             batch_size: samples per device and step.
@@ -166,6 +158,13 @@ class DetectionDataModule(LightningDataModule):
             raise ValueError(
                 "data.cbgs must be false where data.tokens or data.max_samples choose key frames"
             )
+        if sequence_length is not None and (cbgs or tokens is not None or max_samples is not None):
+            raise ValueError(
+                "data.sequence_length must be null where data.cbgs, data.tokens or data.max_samples choose "
+                "key frames"
+            )
+        if sequence_length is not None and sequence_length < 1:
+            raise ValueError(f"data.sequence_length must be at least 1, got {sequence_length}")
         if batch_size < 1 or num_workers < 0 or (max_samples is not None and max_samples < 1):
             raise ValueError(
                 "data.batch_size and data.max_samples must be at least 1 and data.num_workers at least 0, "
@@ -189,22 +188,27 @@ class DetectionDataModule(LightningDataModule):
         self.lidar_depth = lidar_depth
         self.cbgs = cbgs
         self.cbgs_count = cbgs_count
+        self.sequence_length = sequence_length
         self.tokens = tokens
         self.max_samples = max_samples
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
         self.datasets: dict[Stage, NuScenesDataset] = {}
-        self._first_epoch = 0
+        self._first_epoch = self._first_batch = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch that a run resumed from here begins with."""
-        progress: Any = self.trainer.fit_loop.epoch_progress.current  # type: ignore[union-attr]
-        return {"epoch": progress.processed}
+        """The epoch that a run resumed from here begins with, and how many of its batches are done."""
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
+        epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        # An epoch is over with its last batch, before Lightning counts it.
+        if batches.is_last_batch:
+            return {"epoch": epoch.ready, "batches": 0}
+        return {"epoch": epoch.processed, "batches": batches.current.processed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin with the epoch of a checkpoint."""
-        self._first_epoch = state_dict["epoch"]
+        """Begin where a checkpoint was written."""
+        self._first_epoch, self._first_batch = state_dict["epoch"], state_dict["batches"]
 
     def prepare_data(self) -> None:
         """Build the infos that are not there yet; one process per machine does so.
@@ -225,10 +229,13 @@ class DetectionDataModule(LightningDataModule):
             self.datasets[name] = self._dataset(name)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled, augmented samples."""
+        """Shuffled, augmented samples, or sequences of them."""
         loader = self._loader("train")
-        # Lightning starts the workers of a resumed run before it tells the sampler its epoch.
-        loader.sampler.set_epoch(self._first_epoch)  # type: ignore[attr-defined]
+        sampler: Any = loader.sampler
+        # Lightning starts the workers before it tells the sampler its epoch.
+        sampler.set_epoch(max(self._first_epoch, self.trainer.current_epoch if self.trainer else 0))
+        # What was shown before is left out once.
+        sampler.skip, self._first_batch = self._first_batch * self.batch_size, 0
         return loader
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
@@ -296,28 +303,42 @@ class DetectionDataModule(LightningDataModule):
         )
 
     def _loader(self, stage: Stage) -> DataLoader[Sample]:
-        trainer = self.trainer
         dataset: NuScenesDataset | ClassBalanced = self.datasets[stage]
-        positions = self.positions(stage)
         if self.cbgs and stage == "train":
             dataset = ClassBalanced(self.datasets[stage], count=self.cbgs_count)
-            positions = list(range(len(dataset)))
-        sampler = EpochSampler(
-            dataset,
-            positions,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            shuffle=stage == "train",
-            seed=self.seed,
-        )
+        trainer = self.trainer
         return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=self._sampler(stage, dataset),
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=trainer is not None and isinstance(trainer.accelerator, CUDAAccelerator),
             # Its own, so that starting a loader leaves the chance of dropout alone.
             generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _sampler(
+        self, stage: Stage, dataset: NuScenesDataset | ClassBalanced
+    ) -> EpochSampler | SequenceSampler:
+        trainer = self.trainer
+        num_replicas, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        if self.sequence_length is not None and stage == "train":
+            return SequenceSampler(
+                self.datasets[stage],
+                self.sequence_length,
+                self.batch_size,
+                seed=self.seed,
+                num_replicas=num_replicas,
+                rank=rank,
+            )
+        chosen = isinstance(dataset, NuScenesDataset)
+        return EpochSampler(
+            dataset,
+            self.positions(stage) if chosen else range(len(dataset)),
+            num_replicas=num_replicas,
+            rank=rank,
+            shuffle=stage == "train",
+            seed=self.seed,
         )

@@ -17,7 +17,7 @@ from bev_models.checkpoints import is_published
 from bev_models.weights import read_file
 from bev_train.arguments import ArgumentParser, check_keys
 from bev_train.averaging import MovingAverage
-from bev_train.callbacks import DepthMetrics, EpochSeed, NuScenesEvaluation, ScoreTable
+from bev_train.callbacks import DepthMetrics, NuScenesEvaluation, ScoreTable, StepSeed
 from bev_train.commands import COMMANDS, split_configs
 from bev_train.data_module import DetectionDataModule
 from bev_train.errors import InputError, root_message
@@ -224,7 +224,7 @@ class BevCLI(LightningCLI):
         callbacks: list[Callback] = [ScoreTable()]
         if self.subcommand != "fit":
             return callbacks
-        callbacks.append(EpochSeed())
+        callbacks.append(StepSeed())
         ema = self._get(self.config, "ema")
         if ema is not None:
             callbacks.append(MovingAverage(ema, self._get(self.config, "ema_warmup")))
@@ -232,11 +232,16 @@ class BevCLI(LightningCLI):
             callbacks.append(LearningRateMonitor("step"))
         if settings.get("enable_checkpointing") is not False:
             folder = output.resolve() / "checkpoints"
-            best = ModelCheckpoint(
-                folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False
+            # Without validation there is no best.
+            if settings.get("limit_val_batches") != 0:
+                callbacks.append(
+                    ModelCheckpoint(
+                        folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False
+                    )
+                )
+            callbacks.append(
+                ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
             )
-            last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-            callbacks += [best, last]
         return callbacks
 
     def _find_checkpoint(self, name: str | None) -> str | None:

@@ -45,6 +45,20 @@ def test_validation_takes_a_published_file_as_it_is(command, trained, published)
     )
 
 
+def test_published_weights_without_the_preset_are_noted(command, trained, published, caplog):
+    def notes(*options):
+        caplog.clear()
+        limits = ["--pictures.count=0", "--trainer.limit_val_batches=1"]
+        assert command("validate", "TINY", *limits, *options).code == 0
+        return [record.getMessage() for record in caplog.records if "note:" in record.getMessage()]
+
+    (note,) = notes("--ckpt_path", published)
+    assert f"{published} have published names" in note
+    assert "--published true" in note
+    assert notes("--ckpt_path", published, "--published=true") == []
+    assert notes("--ckpt_path", trained.checkpoint) == []
+
+
 def test_weights_of_another_detector_are_refused(command, published):
     result = command("validate", "TINY", "--model.detector.head.channels=16", "--ckpt_path", published)
     assert result.code == 2

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from bev_models import load_weights
 from bev_models.checkpoints import is_published
@@ -155,19 +156,26 @@ class BevCLI(LightningCLI):
             )
         if self.subcommand != "fit":
             self.save_config_callback = None
-        # Weights that Lightning does not know how to load are loaded here.
+        # Published checkpoints and bare weights, which Lightning does not know how to load, are loaded here.
         self.weights: str | None = None
         config.ckpt_path = self._find_checkpoint(config.ckpt_path)
         if config.ckpt_path:
             # The checkpoint brings its weights; the file of ImageNet weights need not be here any more.
             config.model.imagenet_weights = None
-            if not _is_own_checkpoint(config.ckpt_path):
+            content = _read_checkpoint(config.ckpt_path)
+            published = is_published(content["state_dict"])
+            if published or "pytorch-lightning_version" not in content:
                 self.weights, config.ckpt_path = config.ckpt_path, None
-        if self.weights and self.subcommand == "fit":
-            raise InputError(
-                f"training goes on from a checkpoint of `bev-train fit` alone, got {self.weights}: "
-                "such weights can be validated, tested and predicted with"
-            )
+            if self.weights and self.subcommand == "fit":
+                raise InputError(
+                    f"training goes on from a checkpoint of `bev-train fit` alone, got {self.weights}: "
+                    "such weights can be validated, tested and predicted with"
+                )
+            if published and not config.published:
+                rank_zero_info(
+                    f"note: the weights in {self.weights} have published names, and `published` is false: "
+                    "published weights reach their scores with --published true alone (docs/fidelity.md)"
+                )
 
     def instantiate_classes(self) -> None:
         """Build module, data module and trainer.
@@ -263,17 +271,16 @@ def _flatten_tasks(tasks: Sequence[Sequence[str]]) -> list[str]:
     return [name for task in tasks for name in task]
 
 
-def _is_own_checkpoint(path: str) -> bool:
-    """Whether Lightning can load it; published checkpoints and bare weights it cannot.
+def _read_checkpoint(path: str) -> Mapping[str, Any]:
+    """What a file of weights holds.
 
     Raises:
-        InputError: if the file holds no weights.
+        InputError: if it holds no weights.
     """
     try:
-        content = read_file(path)
+        return read_file(path)
     except ValueError as error:
         raise InputError(f"ckpt_path: {error}") from error
-    return "pytorch-lightning_version" in content and not is_published(content["state_dict"])
 
 
 def _has_accelerator(name: str) -> bool:

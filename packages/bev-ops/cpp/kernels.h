@@ -17,9 +17,19 @@ inline int64_t padded(int64_t channels) { return (channels + kRows - 1) / kRows 
 // Points of one image column merged by cell: cell g receives, from row r, weight[g * kRows + r].
 template <class T>
 struct Groups {
+  const int32_t* cell;
+  const uint16_t* rows;  // bit r: row r has points in the cell
+  const T* weight;
+};
+
+// Where the groups of a column are written.
+template <class T>
+struct GroupRoom {
   int32_t* cell;
-  uint16_t* rows;  // bit r: row r has points in the cell
+  uint16_t* rows;
   T* weight;
+
+  operator Groups<T>() const { return {cell, rows, weight}; }
 };
 
 // Points of one depth bin that went into one group; backward hands the group's result back to them.
@@ -83,13 +93,13 @@ struct ValueKernels {
   void (*unpack)(const T* in, int64_t pitch, Block<T> block);
   // Merges points by cell; `slots` has one entry per cell of the grid, any content. Returns the number of
   // groups; with `events`, lists where the points went and sets their number.
-  int64_t (*merge)(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, Groups<T> out,
+  int64_t (*merge)(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, GroupRoom<T> out,
                    Event* events, int64_t* event_count);
   // The weights of groups whose points are known: sums of depth over each group's events.
-  void (*weigh)(const Event* events, int64_t event_count, const T* depth, T* weight, int64_t groups);
+  void (*weigh)(const Event* events, int64_t event_count, const T* depth, T* weight);
   // bev[cell] += sum over rows of weight * context, for those groups of one column whose cells `owner` of
-  // `owners` owns.
-  void (*splat)(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev,
+  // `owners` owns. Cells that are not `begun` hold nothing yet; those written to are noted as begun.
+  void (*splat)(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev, bool* begun,
                 int64_t owner, int64_t owners);
   // Backward of `splat`, all of one column transposed to [channel or group][row]; `full` has a bit per row.
   void (*splat_backward)(const Groups<T>& groups, int64_t count, uint16_t full, const T* grad,

@@ -39,58 +39,133 @@ void pack_features(const Strided<const T>& context, const Tile& tile, int64_t ch
 }
 
 template <class Values, class Source>
-void forward(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
-             const Source& source, Values* bev, int threads) {
-  const Tiles tiles(shape);
-  const auto& kernels = Of<Values>::values();
-  const int64_t pitch = padded(shape.channels), tile_features = kColumns * kRows * pitch;
-  int64_t in_flight = kPointsInFlight / (kColumns * source.most_groups());
-  if (in_flight < 2 * threads) in_flight = 2 * threads;
-  // One thread waits for none: what it merged it sums while that is in the cache.
-  if (threads == 1) in_flight = 1;
-  if (in_flight > tiles.count) in_flight = tiles.count;
+class Forward {
+ public:
+  Forward(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context, const Source& source,
+          Values* bev, int threads)
+      : shape_(shape),
+        context_(context),
+        source_(source),
+        bev_(bev),
+        threads_(threads),
+        tiles_(shape),
+        pitch_(padded(shape.channels)),
+        cells_(shape.grid.y * shape.grid.x),
+        in_flight_(tiles_in_flight()),
+        depth_(shape, depth, threads),
+        lists_(threads),
+        columns_(in_flight_ * kColumns),
+        features_(in_flight_ * kColumns * kRows * pitch_),
+        begun_(shape.batch * cells_) {
+    std::memset(begun_.get(), 0, shape.batch * cells_ * sizeof(bool));
+  }
 
-  const PackedDepth<Values> packed_depth(shape, depth, threads);
-  std::vector<GroupList<Values>> lists(threads);
-  Scratch<ColumnGroups> columns(in_flight * kColumns);
-  Scratch<Values> features(in_flight * tile_features);
-  std::atomic<bool> exhausted{false};
+  void run() {
+    if (threads_ == 1) {
+      one_by_one();
+    } else {
+      for (int64_t first = 0; first < tiles_.count; first += in_flight_) {
+        all_together(first, first + in_flight_ < tiles_.count ? in_flight_ : tiles_.count - first);
+      }
+    }
+    clear_rest();
+  }
 
-  for (int64_t first = 0; first < tiles.count; first += in_flight) {
-    const int64_t now = first + in_flight < tiles.count ? in_flight : tiles.count - first;
-    for (auto& list : lists) list.clear();
-    parallel(now, threads, [&](int64_t t, int thread) {
-      const Tile tile = tiles[first + t];
-      GroupList<Values>& list = lists[thread];
-      pack_features(context, tile, shape.channels, features.get() + t * tile_features);
-      packed_depth.load(tile, thread);
+ private:
+  int64_t tiles_in_flight() const {
+    if (threads_ == 1) return 1;
+    int64_t tiles = kPointsInFlight / (kColumns * source_.most_groups());
+    if (tiles < 2 * threads_) tiles = 2 * threads_;
+    return tiles < tiles_.count ? tiles : tiles_.count;
+  }
+
+  // One thread waits for none: it sums what it has just merged, while that is in the cache.
+  void one_by_one() {
+    for (int64_t t = 0; t < tiles_.count; ++t) {
+      const Tile tile = tiles_[t];
+      load(tile, 0, 0);
       for (int64_t c = 0; c < tile.columns; ++c) {
-        ColumnGroups& column = columns.get()[t * kColumns + c];
-        column = {thread, list.size(), 0};
-        if (!list.reserve(source.most_groups())) {
-          exhausted = true;
-          continue;
-        }
-        column.count =
-            source.column(tile, c, packed_depth.at(thread, c), thread, list.from(list.size()), false).count;
-        list.keep(column.count);
+        lists_[0].clear();
+        if (!merge(tile, 0, c, 0)) throw std::bad_alloc();
+        sum(tile, 0, c, 0);
+      }
+    }
+  }
+
+  // First each thread merges some tiles, then each sums, of all tiles, what falls into the cells it owns.
+  void all_together(int64_t first, int64_t count) {
+    std::atomic<bool> exhausted{false};
+    for (auto& list : lists_) list.clear();
+    parallel(count, threads_, [&](int64_t t, int thread) {
+      const Tile tile = tiles_[first + t];
+      load(tile, t, thread);
+      for (int64_t c = 0; c < tile.columns; ++c) {
+        if (!merge(tile, t, c, thread)) exhausted = true;
       }
     });
     if (exhausted) throw std::bad_alloc();
-    parallel(threads, threads, [&](int64_t owner, int) {
-      for (int64_t t = 0; t < now; ++t) {
-        const Tile tile = tiles[first + t];
-        Values* map = bev + tile.batch * shape.grid.y * shape.grid.x * shape.channels;
-        for (int64_t c = 0; c < tile.columns; ++c) {
-          const ColumnGroups column = columns.get()[t * kColumns + c];
-          kernels.splat(lists[column.thread].from(column.first), column.count,
-                        features.get() + t * tile_features + c * kRows * pitch, shape.channels, map, owner,
-                        threads);
-        }
+    parallel(threads_, threads_, [&](int64_t owner, int) {
+      for (int64_t t = 0; t < count; ++t) {
+        const Tile tile = tiles_[first + t];
+        for (int64_t c = 0; c < tile.columns; ++c) sum(tile, t, c, owner);
       }
     });
   }
-}
+
+  void load(const Tile& tile, int64_t slot, int thread) {
+    pack_features(context_, tile, shape_.channels, features_.get() + slot * kColumns * kRows * pitch_);
+    depth_.load(tile, thread);
+  }
+
+  // False where there is no memory for the groups.
+  bool merge(const Tile& tile, int64_t slot, int64_t c, int thread) {
+    GroupList<Values>& list = lists_[thread];
+    ColumnGroups& column = columns_.get()[slot * kColumns + c];
+    column = {thread, list.size(), 0};
+    if (!list.reserve(source_.most_groups(tile, c))) return false;
+    column.count =
+        source_.column(tile, c, depth_.at(thread, c), thread, list.from(list.size()), false).count;
+    list.keep(column.count);
+    return true;
+  }
+
+  void sum(const Tile& tile, int64_t slot, int64_t c, int64_t owner) {
+    const ColumnGroups& column = columns_.get()[slot * kColumns + c];
+    Of<Values>::values().splat(source_.groups(tile, c, lists_[column.thread].from(column.first)), column.count,
+                               features_.get() + (slot * kColumns + c) * kRows * pitch_, shape_.channels,
+                               bev_ + tile.batch * cells_ * shape_.channels, begun_.get() + tile.batch * cells_,
+                               owner, threads_);
+  }
+
+  void clear_rest() {
+    parallel(shape_.batch * shape_.grid.y, threads_, [&](int64_t row, int) {
+      const bool* begun = begun_.get() + row * shape_.grid.x;
+      Values* out = bev_ + row * shape_.grid.x * shape_.channels;
+      const bool* end = begun + shape_.grid.x;
+      for (const bool* at = begun; at < end;) {
+        const void* found = std::memchr(at, false, end - at);
+        if (!found) break;
+        const bool* first = static_cast<const bool*>(found);
+        found = std::memchr(first, true, end - first);
+        at = found ? static_cast<const bool*>(found) : end;
+        std::memset(out + (first - begun) * shape_.channels, 0, (at - first) * shape_.channels * sizeof(Values));
+      }
+    });
+  }
+
+  const LiftShape& shape_;
+  const Strided<const Values> context_;
+  const Source& source_;
+  Values* bev_;
+  const int threads_;
+  const Tiles tiles_;
+  const int64_t pitch_, cells_, in_flight_;
+  const PackedDepth<Values> depth_;
+  std::vector<GroupList<Values>> lists_;
+  Scratch<ColumnGroups> columns_;
+  Scratch<Values> features_;
+  Scratch<bool> begun_;  // cells of the map that hold sums
+};
 
 template <class Values, class Source>
 void backward(const LiftShape& shape, const Values* grad, Strided<const Values> depth,
@@ -144,7 +219,8 @@ void backward(const LiftShape& shape, const Values* grad, Strided<const Values> 
 template <class Values, class Places>
 void lift_splat(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
                 const Places* projection, const Places* bins, Values* bev, int threads) {
-  forward(shape, depth, context, Merger<Values, Places>(shape, projection, bins, threads), bev, threads);
+  const Merger<Values, Places> merger(shape, projection, bins, threads);
+  Forward<Values, Merger<Values, Places>>(shape, depth, context, merger, bev, threads).run();
 }
 
 template <class Values, class Places>
@@ -187,7 +263,8 @@ void lift_plan(const LiftShape& shape, const Places* projection, const Places* b
 template <class Values>
 void lift_splat_planned(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
                         const LiftPlan& plan, Values* bev, int threads) {
-  forward(shape, depth, context, PlanReader<Values>(shape, plan), bev, threads);
+  const PlanReader<Values> reader(shape, plan);
+  Forward<Values, PlanReader<Values>>(shape, depth, context, reader, bev, threads).run();
 }
 
 template <class Values>

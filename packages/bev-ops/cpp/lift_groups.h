@@ -92,7 +92,7 @@ class PackedDepth {
 
  private:
   const LiftShape& shape_;
-  const Strided<const T>& depth_;
+  const Strided<const T> depth_;
   int64_t column_;
   Scratch<T> data_;
 };
@@ -113,9 +113,10 @@ class Merger {
   }
 
   int64_t most_groups() const { return shape_.bins * kRows; }
+  int64_t most_groups(const Tile&, int64_t) const { return most_groups(); }
   // `depth` is the column's, [bin][row]; `room` has space for most_groups().
   ColumnView<Values> column(const Tile& tile, int64_t column, const Values* depth, int thread,
-                            const Groups<Values>& room, bool with_events) const {
+                            const GroupRoom<Values>& room, bool with_events) const {
     int32_t* cells = cells_.get() + thread * most_groups();
     Event* events = with_events ? events_.get() + thread * most_groups() : nullptr;
     Of<Places>::positions().column_cells(projection_ + tile.camera * 12, tile.column + column, tile.row,
@@ -125,6 +126,8 @@ class Merger {
                                                      room, events, &listed);
     return {room, count, events, listed};
   }
+  // The groups that `column` left in `room`, which may have moved since.
+  Groups<Values> groups(const Tile&, int64_t, const GroupRoom<Values>& room) const { return room; }
 
  private:
   const LiftShape& shape_;
@@ -142,21 +145,23 @@ class PlanReader {
   PlanReader(const LiftShape& shape, const LiftPlan& plan) : shape_(shape), plan_(plan) {}
 
   int64_t most_groups() const { return shape_.bins * kRows; }
-  ColumnView<Values> column(const Tile& tile, int64_t column, const Values* depth, int, const Groups<Values>& room,
-                            bool) const {
-    const int64_t* at = plan_.starts + 2 * (tile.index * kColumns + column);
-    const int64_t count = at[2] - at[0], listed = at[3] - at[1];
-    const Event* events = reinterpret_cast<const Event*>(plan_.events) + at[1];
-    Of<Values>::values().weigh(events, listed, depth, room.weight, count);
-    // A plan without any group has no memory to copy from.
-    if (count > 0) {
-      std::memcpy(room.cell, plan_.cell + at[0], count * sizeof(int32_t));
-      std::memcpy(room.rows, plan_.rows + at[0], count * sizeof(uint16_t));
-    }
-    return {room, count, events, listed};
+  int64_t most_groups(const Tile& tile, int64_t column) const { return at(tile, column)[2] - at(tile, column)[0]; }
+  ColumnView<Values> column(const Tile& tile, int64_t column, const Values* depth, int,
+                            const GroupRoom<Values>& room, bool) const {
+    const int64_t listed = at(tile, column)[3] - at(tile, column)[1];
+    const Event* events = reinterpret_cast<const Event*>(plan_.events) + at(tile, column)[1];
+    Of<Values>::values().weigh(events, listed, depth, room.weight);
+    return {groups(tile, column, room), most_groups(tile, column), events, listed};
+  }
+  Groups<Values> groups(const Tile& tile, int64_t column, const GroupRoom<Values>& room) const {
+    return {plan_.cell + at(tile, column)[0], plan_.rows + at(tile, column)[0], room.weight};
   }
 
  private:
+  const int64_t* at(const Tile& tile, int64_t column) const {
+    return plan_.starts + 2 * (tile.index * kColumns + column);
+  }
+
   const LiftShape& shape_;
   const LiftPlan& plan_;
 };
@@ -186,7 +191,7 @@ class GroupList {
     capacity_ = wanted;
     return true;
   }
-  Groups<T> from(int64_t first) const {
+  GroupRoom<T> from(int64_t first) const {
     return {groups_.cell + first, groups_.rows + first, groups_.weight + first * kRows};
   }
 
@@ -198,7 +203,7 @@ class GroupList {
     return larger != nullptr;
   }
 
-  Groups<T> groups_{};
+  GroupRoom<T> groups_{};
   int64_t size_ = 0, capacity_ = 0;
 };
 

@@ -26,7 +26,7 @@ struct LiftShape {
   Grid grid;
 };
 
-// depth [B,N,D,H,W], context [B,N,C,H,W], projection [B*N,12] and bins [D] dense; bev [B,Y,X,C] zeros.
+// depth [B,N,D,H,W], context [B,N,C,H,W], projection [B*N,12] and bins [D] dense; to bev [B,Y,X,C].
 template <class Values, class Places>
 void lift_splat(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
                 const Places* projection, const Places* bins, Values* bev, int threads);

@@ -53,8 +53,8 @@ BEV_INLINE Vec<T> load_part(const T* from, int64_t count) {
 }
 
 template <class T>
-BEV_INLINE void add_part(T* to, Vec<T> value, int64_t count) {
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] += value[lane];
+BEV_INLINE void store_part(T* to, Vec<T> value, int64_t count) {
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
 }
 
 template <class T>

@@ -10,7 +10,7 @@ void pack(Block<const T> block, T* out, int64_t pitch, int64_t pad) {
   int64_t rows = 0, columns = 0;
   if (block.column == 1) {
     rows = block.rows, columns = block.columns;
-    transpose_squares(block.data, block.row, out, pitch, rows, columns);
+    transpose_squares(block.data, block.row, out, pitch, pad, rows, columns);
   } else if (block.row == 1) {
     rows = block.rows, columns = block.columns;
     for (int64_t c = 0; c < columns; ++c) {
@@ -34,7 +34,7 @@ void unpack(const T* in, int64_t pitch, Block<T> block) {
   if (block.column == 1) {
     // The squares of the transposition of `in`, whose rows are the block's columns.
     int64_t in_rows = block.columns, in_columns = block.rows;
-    transpose_squares(in, pitch, block.data, block.row, in_rows, in_columns);
+    transpose_squares(in, pitch, block.data, block.row, 0, in_rows, in_columns);
     rows = in_columns, columns = in_rows;
   }
   if (columns < block.columns) {
@@ -86,7 +86,7 @@ BEV_INLINE void set_rows(T* weight, const T* depth, unsigned rows) {
 }
 
 template <class T>
-int64_t merge(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, Groups<T> out,
+int64_t merge(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots, GroupRoom<T> out,
               Event* events, int64_t* event_count) {
   int64_t count = 0, listed = 0;
   for (int64_t d = 0; d < bins; ++d) {
@@ -116,10 +116,18 @@ int64_t merge(const int32_t* cells, const T* depth, int64_t bins, int32_t* slots
 }
 
 template <class T>
-void weigh(const Event* events, int64_t event_count, const T* depth, T* weight, int64_t groups) {
-  __builtin_memset(weight, 0, groups * kRows * sizeof(T));
+void weigh(const Event* events, int64_t event_count, const T* depth, T* weight) {
+  // Groups are numbered in the order of their first events, which need no sum to add to.
+  int32_t known = 0;
   for (int64_t e = 0; e < event_count; ++e) {
-    add_rows(weight + int64_t(events[e].group) * kRows, depth + int64_t(events[e].bin) * kRows, events[e].rows);
+    const T* from = depth + int64_t(events[e].bin) * kRows;
+    T* to = weight + int64_t(events[e].group) * kRows;
+    if (events[e].group < known) {
+      add_rows(to, from, events[e].rows);
+    } else {
+      set_rows(to, from, events[e].rows);
+      known = events[e].group + 1;
+    }
   }
 }
 
@@ -142,14 +150,18 @@ struct Panel {
 };
 
 // bev[cell] += sum over `rows` of weight * context, for N groups and K vectors of channels, the last of which
-// may be cut. All rows of `rows` count for every group: weights elsewhere are zero.
+// may be cut; = where the cell is not begun. All rows of `rows` count for every group: weights elsewhere are zero.
 template <class T, int K, int N>
-BEV_INLINE void splat_groups(const Groups<T>& groups, const int32_t* which, unsigned rows, const Panel<T>& panel,
-                             T* bev, int64_t bev_pitch) {
+BEV_INLINE void splat_groups(const Groups<T>& groups, const int32_t* which, const bool* begun, unsigned rows,
+                             const Panel<T>& panel, T* bev, int64_t bev_pitch) {
   constexpr int L = Simd<T>::lanes;
   const T* weight[N];
   for (int n = 0; n < N; ++n) weight[n] = groups.weight + int64_t(which[n]) * kRows;
-  Vec<T> sum[N][K] = {};
+  Vec<T> sum[N][K];
+  // One by one, or GCC clears them in memory.
+  for (int n = 0; n < N; ++n) {
+    for (int k = 0; k < K; ++k) sum[n][k] = Vec<T>{};
+  }
   for (; rows; rows &= rows - 1) {
     const int r = __builtin_ctz(rows);
     for (int k = 0; k < K; ++k) {
@@ -159,19 +171,24 @@ BEV_INLINE void splat_groups(const Groups<T>& groups, const int32_t* which, unsi
   }
   for (int n = 0; n < N; ++n) {
     T* out = bev + int64_t(groups.cell[which[n]]) * bev_pitch;
-    for (int k = 0; k < K - 1; ++k) store(out + k * L, load(out + k * L) + sum[n][k]);
     T* last = out + (K - 1) * L;
-    if (panel.channels == K * L) {
-      store(last, load(last) + sum[n][K - 1]);
+    const int64_t left = panel.channels - (K - 1) * L;
+    if (begun[n]) {
+      for (int k = 0; k < K - 1; ++k) sum[n][k] += load(out + k * L);
+      sum[n][K - 1] += left == L ? load(last) : load_part(last, left);
+    }
+    for (int k = 0; k < K - 1; ++k) store(out + k * L, sum[n][k]);
+    if (left == L) {
+      store(last, sum[n][K - 1]);
     } else {
-      add_part(last, sum[n][K - 1], panel.channels - (K - 1) * L);
+      store_part(last, sum[n][K - 1], left);
     }
   }
 }
 
 template <class T, int K>
-void splat_panel(const Groups<T>& groups, const int32_t* which, int64_t count, bool finite, const Panel<T>& panel,
-                 T* bev, int64_t bev_pitch) {
+void splat_panel(const Groups<T>& groups, const int32_t* which, const bool* begun, int64_t count, bool finite,
+                 const Panel<T>& panel, T* bev, int64_t bev_pitch) {
   int64_t n = 0;
   // A zero weight would turn an infinity of a row that has no points in the cell into NaN.
   for (; finite && n + kBeside <= count; n += kBeside) {
@@ -181,15 +198,16 @@ void splat_panel(const Groups<T>& groups, const int32_t* which, int64_t count, b
       for (int k = 0; k <= K; ++k) __builtin_prefetch(cell + k * Simd<T>::lanes, 1);
     }
     for (int beside = 0; beside < kBeside; ++beside) rows |= groups.rows[which[n + beside]];
-    splat_groups<T, K, kBeside>(groups, which + n, rows, panel, bev, bev_pitch);
+    splat_groups<T, K, kBeside>(groups, which + n, begun + n, rows, panel, bev, bev_pitch);
   }
   for (; n < count; ++n) {
-    splat_groups<T, K, 1>(groups, which + n, groups.rows[which[n]], panel, bev, bev_pitch);
+    splat_groups<T, K, 1>(groups, which + n, begun + n, groups.rows[which[n]], panel, bev, bev_pitch);
   }
 }
 
 template <class T>
-using SplatPanel = void (*)(const Groups<T>&, const int32_t*, int64_t, bool, const Panel<T>&, T*, int64_t);
+using SplatPanel = void (*)(const Groups<T>&, const int32_t*, const bool*, int64_t, bool, const Panel<T>&, T*,
+                            int64_t);
 
 template <class T>
 SplatPanel<T> splat_panel_of(int64_t vectors) {
@@ -205,29 +223,39 @@ SplatPanel<T> splat_panel_of(int64_t vectors) {
 // Whether all elements are finite.
 template <class T>
 bool finite(const T* values, int64_t vectors) {
-  Vec<T> sum = {};
-  for (int64_t k = 0; k < vectors; ++k) sum += T(0) * load(values + k * Simd<T>::lanes);
-  return total<T>(sum) == T(0);
+  constexpr int L = Simd<T>::lanes;
+  // Four sums beside each other: an addition waits for the one before it.
+  Vec<T> a = {}, b = {}, c = {}, d = {};
+  int64_t k = 0;
+  for (; k + 4 <= vectors; k += 4, values += 4 * L) {
+    a += T(0) * load(values), b += T(0) * load(values + L);
+    c += T(0) * load(values + 2 * L), d += T(0) * load(values + 3 * L);
+  }
+  for (; k < vectors; ++k, values += L) a += T(0) * load(values);
+  return total<T>(a + b + c + d) == T(0);
 }
 
 template <class T>
-void splat(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev, int64_t owner,
-           int64_t owners) {
+void splat(const Groups<T>& groups, int64_t count, const T* context, int64_t channels, T* bev, bool* begun,
+           int64_t owner, int64_t owners) {
   constexpr int L = Simd<T>::lanes;
   constexpr int64_t kPiece = 256;
   const int64_t pitch = padded(channels);
   const bool calm = finite(context, kRows * pitch / L);
   int32_t mine[kPiece];
+  bool onto[kPiece];
   for (int64_t start = 0; start < count; start += kPiece) {
     const int64_t end = start + kPiece < count ? start + kPiece : count;
     int64_t owned = 0;
     for (int64_t g = start; g < end; ++g) {
+      if (!owns(groups.cell[g], owner, owners)) continue;
       mine[owned] = int32_t(g);
-      owned += owns(groups.cell[g], owner, owners);
+      onto[owned++] = begun[groups.cell[g]];
+      begun[groups.cell[g]] = true;
     }
     for (int64_t c = 0; c < channels; c += kVectors * L) {
       const int64_t width = channels - c < kVectors * L ? channels - c : kVectors * L;
-      splat_panel_of<T>((width + L - 1) / L)(groups, mine, owned, calm, {context + c, pitch, width}, bev + c,
+      splat_panel_of<T>((width + L - 1) / L)(groups, mine, onto, owned, calm, {context + c, pitch, width}, bev + c,
                                              channels);
     }
   }
@@ -245,7 +273,10 @@ struct Column {
 template <class T, int N, class Scalar>
 BEV_INLINE void column_product(int64_t terms, const T* vectors, Scalar scalar, T* result) {
   using Of = Column<T>;
-  Vec<T> sum[N][Of::vectors] = {};
+  Vec<T> sum[N][Of::vectors];
+  for (int n = 0; n < N; ++n) {
+    for (int v = 0; v < Of::vectors; ++v) sum[n][v] = Vec<T>{};
+  }
   for (int64_t k = 0; k < terms; ++k) {
     Vec<T> rows[Of::vectors];
     for (int v = 0; v < Of::vectors; ++v) rows[v] = load(vectors + k * kRows + v * Of::lanes);
@@ -329,7 +360,7 @@ template <class T>
 void pool(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels, T* bev,
           int64_t owner, int64_t owners) {
   constexpr int L = Simd<T>::lanes;
-  constexpr int64_t kPiece = 1024, kAhead = 8;
+  constexpr int64_t kPiece = 1024, kLine = 64 / int64_t(sizeof(T)), kPointsAhead = 24, kCellsAhead = 8;
   int32_t mine[kPiece];
   for (int64_t start = 0; start < points; start += kPiece) {
     const int64_t end = start + kPiece < points ? start + kPiece : points;
@@ -342,13 +373,13 @@ void pool(const int32_t* cells, int64_t points, const T* features, int64_t strid
       const int64_t p = start + mine[n];
       T* out = bev + int64_t(cells[p]) * channels;
       const T* in = features + p * stride;
-      // Cells are met in no order, and points with gaps between them: ask for those to come.
-      if (n + kAhead < count) {
-        const T* cell = bev + int64_t(cells[start + mine[n + kAhead]]) * channels;
-        const T* point = features + (start + mine[n + kAhead]) * stride;
-        for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T))) {
-          __builtin_prefetch(cell + c, 1);
+      // Points lie with gaps between them, and cells are met in no order: ask for those to come.
+      if (n + kPointsAhead < count) {
+        const T* point = features + (start + mine[n + kPointsAhead]) * stride;
+        const T* cell = bev + int64_t(cells[start + mine[n + kCellsAhead]]) * channels;
+        for (int64_t c = 0; c < channels; c += kLine) {
           __builtin_prefetch(point + c);
+          __builtin_prefetch(cell + c, 1);
         }
       }
       int64_t c = 0;

@@ -195,7 +195,7 @@ void correlate_row(const T* reference, int64_t pitch, int64_t width, const Map<T
       const T* sums = scratch + k * layout.results;
       T* to = out + k * stride_k + start;
       int64_t rows = pixels, columns = groups;
-      transpose_squares(sums, room, to, stride_g, rows, columns);
+      transpose_squares(sums, room, to, stride_g, 0, rows, columns);
       transpose_rest(sums + columns, room, int64_t(1), rows, groups - columns, to + columns * stride_g,
                      int64_t(1), stride_g);
       transpose_rest(sums + rows * room, room, int64_t(1), pixels - rows, groups, to + rows, int64_t(1),

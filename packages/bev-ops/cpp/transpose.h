@@ -36,10 +36,20 @@ BEV_INLINE void transpose4(const float* from, int64_t from_pitch, float* to, int
 }
 
 #if defined(__AVX512F__)
-// The same for 16 x 16 elements: rows are interleaved in pairs, then pairs of pairs, then quarters.
-BEV_INLINE void transpose16(const float* from, int64_t from_pitch, float* to, int64_t to_pitch) {
+// The same for up to 16 x 16 elements: rows are interleaved in pairs, then pairs of pairs, then quarters. Of the
+// results, lanes `kept` are stored; those of rows that are not there are zero.
+template <bool Whole>
+static void transpose16(const float* from, int64_t from_pitch, int64_t rows, int64_t columns, float* to,
+                            int64_t to_pitch, __mmask16 kept) {
+  const __mmask16 read = __mmask16((1u << columns) - 1);
   __m512 in[16], out[16];
-  for (int r = 0; r < 16; ++r) in[r] = _mm512_loadu_ps(from + r * from_pitch);
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) {
+    in[r] = Whole      ? _mm512_loadu_ps(from + r * from_pitch)
+            : r < rows ? _mm512_maskz_loadu_ps(read, from + r * from_pitch)
+                       : _mm512_setzero_ps();
+  }
+#pragma GCC unroll 8
   for (int r = 0; r < 16; r += 2) {
     out[r] = _mm512_unpacklo_ps(in[r], in[r + 1]);
     out[r + 1] = _mm512_unpackhi_ps(in[r], in[r + 1]);
@@ -57,10 +67,17 @@ BEV_INLINE void transpose16(const float* from, int64_t from_pitch, float* to, in
     const __m512 high01 = _mm512_shuffle_f32x4(in[k], in[4 + k], 0xee);
     const __m512 low23 = _mm512_shuffle_f32x4(in[8 + k], in[12 + k], 0x44);
     const __m512 high23 = _mm512_shuffle_f32x4(in[8 + k], in[12 + k], 0xee);
-    _mm512_storeu_ps(to + k * to_pitch, _mm512_shuffle_f32x4(low01, low23, 0x88));
-    _mm512_storeu_ps(to + (k + 4) * to_pitch, _mm512_shuffle_f32x4(low01, low23, 0xdd));
-    _mm512_storeu_ps(to + (k + 8) * to_pitch, _mm512_shuffle_f32x4(high01, high23, 0x88));
-    _mm512_storeu_ps(to + (k + 12) * to_pitch, _mm512_shuffle_f32x4(high01, high23, 0xdd));
+    const __m512 results[4] = {
+        _mm512_shuffle_f32x4(low01, low23, 0x88), _mm512_shuffle_f32x4(low01, low23, 0xdd),
+        _mm512_shuffle_f32x4(high01, high23, 0x88), _mm512_shuffle_f32x4(high01, high23, 0xdd)};
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const int c = 4 * quarter + k;
+      if (Whole) {
+        _mm512_storeu_ps(to + c * to_pitch, results[quarter]);
+      } else if (c < columns) {
+        _mm512_mask_storeu_ps(to + c * to_pitch, kept, results[quarter]);
+      }
+    }
   }
 }
 #endif
@@ -73,31 +90,39 @@ BEV_INLINE void transpose_rest(const T* from, int64_t from_row, int64_t from_col
   }
 }
 
-// Whole 4 x 4 squares of a transposition; says how many rows and columns it did. Doubles have no fast path.
+// A transposition in squares; says how many rows and columns it did. Up to lane `pad` the results may be filled
+// with zeros. Doubles have no fast path.
 template <class T>
-BEV_INLINE void transpose_squares(const T*, int64_t, T*, int64_t, int64_t& rows, int64_t& columns) {
+BEV_INLINE void transpose_squares(const T*, int64_t, T*, int64_t, int64_t, int64_t& rows, int64_t& columns) {
   rows = columns = 0;
 }
 
-BEV_INLINE void transpose_squares(const float* from, int64_t from_pitch, float* to, int64_t to_pitch,
+BEV_INLINE void transpose_squares(const float* from, int64_t from_pitch, float* to, int64_t to_pitch, int64_t pad,
                                   int64_t& rows, int64_t& columns) {
+#if defined(__AVX512F__)
+  for (int64_t c = 0; c < columns; c += 16) {
+    for (int64_t r = 0; r < rows; r += 16) {
+      const int64_t high = rows - r < 16 ? rows - r : 16, wide = columns - c < 16 ? columns - c : 16;
+      const int64_t kept = pad - r < high ? high : (pad - r < 16 ? pad - r : 16);
+      (high == 16 && wide == 16 ? transpose16<true> : transpose16<false>)(
+          from + r * from_pitch + c, from_pitch, high, wide, to + c * to_pitch + r, to_pitch,
+          __mmask16((1u << kept) - 1));
+    }
+  }
+#else
+  (void)pad;
   rows = rows / 4 * 4;
   columns = columns / 4 * 4;
   // Sixteen columns at a time: a cache line of each row is read once.
   for (int64_t c0 = 0; c0 < columns; c0 += 16) {
     const int64_t c_end = c0 + 16 < columns ? c0 + 16 : columns;
-    int64_t r = 0;
-#if defined(__AVX512F__)
-    for (; c_end - c0 == 16 && r + 16 <= rows; r += 16) {
-      transpose16(from + r * from_pitch + c0, from_pitch, to + c0 * to_pitch + r, to_pitch);
-    }
-#endif
-    for (; r < rows; r += 4) {
+    for (int64_t r = 0; r < rows; r += 4) {
       for (int64_t c = c0; c < c_end; c += 4) {
         transpose4(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch);
       }
     }
   }
+#endif
 }
 
 }  // namespace BEV_ISA

@@ -119,8 +119,9 @@ def lift_splat(
     """See `bev_ops.lift_splat`."""
     channels = context.shape[2]
     sums, places = compute_dtype(depth, context), compute_dtype(projection, depth_bins)
-    bev = _zeros((depth.shape[0], grid[1], grid[2], channels), sums)
-    if not _is_empty(depth, context):
+    empty = _is_empty(depth, context)
+    bev = (_zeros if empty else _empty)((depth.shape[0], grid[1], grid[2], channels), sums)
+    if not empty:
         _call(
             "lift_splat",
             (*depth.shape, channels),
@@ -206,8 +207,9 @@ def lift_splat_planned(
 ) -> Tensor:
     """See `bev_ops.LiftSplatPlan.splat`."""
     channels, sums = context.shape[2], compute_dtype(depth, context)
-    bev = _zeros((depth.shape[0], grid[1], grid[2], channels), sums)
-    if not _is_empty(depth, context):
+    empty = _is_empty(depth, context)
+    bev = (_zeros if empty else _empty)((depth.shape[0], grid[1], grid[2], channels), sums)
+    if not empty:
         plan = [starts, cell, rows, events]
         _call(
             "lift_splat_planned",

@@ -94,6 +94,7 @@ def test_eval_by_the_fast_engine(root, tmp_path, capsys):
         (["show", "{root}", "none", "--out", "x.png"], "must be a token of v1.0-mini"),
         (["show", "{root}", "0", "--out", "x.gif"], "must be a .png or .jpg file, got x.gif"),
         (["eval", "{root}", "{root}/none.json"], "none.json does not exist"),
+        (["eval", "{root}", "{root}"], "cannot be used: Is a directory"),
     ],
 )
 def test_wrong_input_is_answered_in_one_sentence(root, capsys, arguments, message):

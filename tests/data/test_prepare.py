@@ -100,6 +100,7 @@ def test_splits_of_ones_own_become_known_by_name(root, tmp_path, capsys):
         ("x.json", '{"a": "scene-0061"}', "splits must map names to lists"),
         ("x.json", "[1", "the split file must be JSON or lines of text, got"),
         ("empty.txt", "", "splits must map names to lists"),
+        ("x.json", "{}", "the split file must name a split, got none"),
     ],
 )
 def test_wrong_split_files_are_answered_in_one_sentence(root, tmp_path, capsys, name, text, message):
@@ -116,6 +117,7 @@ def test_wrong_split_files_are_answered_in_one_sentence(root, tmp_path, capsys, 
         (["--version", "v1.0-test"], "must hold the folder v1.0-test, got versions: v1.0-mini"),
         (["--split", "val"], "must be some of: mini_train, mini_val; got val"),
         (["--split-file", "none.txt"], "the split file none.txt does not exist"),
+        (["--split-file", "."], ". cannot be used: Is a directory; check the path"),
     ],
 )
 def test_wrong_input_is_answered_in_one_sentence(root, capsys, arguments, message):
@@ -129,6 +131,25 @@ def test_a_missing_table_stops_before_any_work(root, capsys):
     (root / "v1.0-mini" / "instance.json").unlink()
     assert main(["prepare", str(root)]) == 2
     assert "the table instance.json must be in" in capsys.readouterr().err
+    assert not (root / "infos").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "message"),
+    [
+        ("scene", "[1]", "scene.json (Expected `object`, got `int` - at `$[0]`)"),
+        ("scene", '[{"token": "a"}]', "scene.json (Object missing required field `name` - at `$[0]`)"),
+        ("scene", "", "the table must be JSON, got a damaged file: "),
+        ("scene", "[]", "must have scenes of a split that is known, got none; add a split of your own"),
+        ("sample_data", "[]", "must have camera images of the key frames, got none in mini_train"),
+    ],
+)
+def test_an_unfit_table_is_answered_in_one_sentence(root, capsys, table, content, message):
+    (root / "v1.0-mini" / f"{table}.json").write_text(content)
+    assert main(["prepare", str(root)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
     assert not (root / "infos").exists()
 
 

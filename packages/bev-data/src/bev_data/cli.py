@@ -12,7 +12,7 @@ from bev_data.commands.check import add_check
 from bev_data.commands.options import above_zero, add_command, add_version, chosen_version
 from bev_data.commands.pickles import add_export, add_import
 from bev_data.commands.prepare import add_depth_gt, add_infos, add_prepare
-from bev_data.errors import InputError, WriteError
+from bev_data.errors import InputError
 from bev_data.files import atomic_path
 from bev_data.info import Info
 from bev_data.infos import open_infos
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from bev_data.evaluate import DetectionMetrics
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-# What is wrong with the input, not with the program.
-_INPUT_ERRORS = (
-    InputError,
-    WriteError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    PermissionError,
-)
 
 _EVALUATION_SPLIT = {"v1.0-mini": "mini_val", "v1.0-trainval": "val", "v1.0-test": "test"}
 
@@ -46,13 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         code: int | None = args.run(args)
-    except _INPUT_ERRORS as error:
-        print(f"bev-data {args.command}: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        print(f"bev-data {args.command}: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"bev-data {args.command}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return code or 0
+
+
+def _sentence(error: InputError | OSError) -> str:
+    """What is wrong; errors of the system itself, which name a file and a reason only, in the same form."""
+    if isinstance(error, OSError) and error.errno is not None:
+        place = error.filename if error.filename is not None else "a file"
+        return f"{place} cannot be used: {error.strerror}; check the path, the disk and your rights"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

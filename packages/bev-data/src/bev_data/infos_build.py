@@ -52,6 +52,11 @@ def build_batch(
     key = tables.key_recordings[samples]
     used = {name for i, name in enumerate(tables.channels) if (key[:, i] >= 0).any()}
     cameras = order_cameras([name for name in used if tables.modality[name] == "camera"])
+    if len(samples) and not cameras:
+        raise InputError(
+            f"the tables in {tables.folder} must have camera images of the key frames, got none in {split}; "
+            f"unpack the metadata archive again"
+        )
     header = Header(version, split, cameras, num_sweeps, made_from)
     ids = np.array([tables.channels.index(name) for name in cameras], dtype=np.int64)
     _check_cameras(tables, samples, key[:, ids], cameras, scenes)

@@ -35,8 +35,9 @@ def parallel_map(function: Callable[[A], B], items: Sequence[A], workers: int) -
             yield from pool.map(function, items, chunksize=4)
         except BrokenProcessPool as error:
             raise InputError(
-                f"each of the {workers} workers must have memory enough, but one was killed; "
-                f"run the same command again with fewer --workers"
+                f"each of the {workers} workers must have memory enough, but one was killed; run the same "
+                f"again with fewer workers (a program of your own must call this below "
+                f"`if __name__ == '__main__':`)"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

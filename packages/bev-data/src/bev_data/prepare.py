@@ -176,11 +176,15 @@ def _wanted(root: Path, versions: Sequence[str], splits: Sequence[str] | None) -
     there = {version: list_splits(root, version) for version in versions}
     every = [split for of_version in there.values() for split in of_version]
     unknown = [split for split in splits or () if split not in every]
-    if unknown or not every:
+    add = "add a split of your own with `bev-data prepare --split-file FILE`"
+    if not every:
         raise InputError(
-            f"splits of {', '.join(versions)} in {root} must be some of: {', '.join(every) or 'none'}; got "
-            f"{unknown[0] if unknown else 'none'}; add one of your own with "
-            f"`bev-data prepare --split-file FILE`"
+            f"{', '.join(versions)} in {root} must have scenes of a split that is known, got none; {add}"
+        )
+    if unknown:
+        raise InputError(
+            f"splits of {', '.join(versions)} in {root} must be some of: {', '.join(every)}; got "
+            f"{unknown[0]}; {add}"
         )
     return {
         version: [split for split in of_version if split in (splits or set(of_version).difference(_HALVES))]

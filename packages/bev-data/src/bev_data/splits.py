@@ -14,7 +14,8 @@ from typing import Any
 from bev_data.errors import InputError
 from bev_data.files import atomic_path
 from bev_data.locations import infos_folder
-from bev_data.tables import check_tables, fingerprint, read_table
+from bev_data.table_rows import Sample, Scene, read_rows
+from bev_data.tables import check_tables, fingerprint
 
 Splits = dict[str, list[str]]
 
@@ -32,7 +33,7 @@ _VERSION_OF: dict[str, str] = {
 
 def list_splits(root: Path, version: str) -> list[str]:
     """Splits that this version holds: the devkit's own whose scenes are there, then those of one's own."""
-    present = {scene["name"] for scene in read_table(root, version, "scene")}
+    present = {scene.name for scene in read_rows(root / version, "scene", Scene)}
     official = [name for name, scenes in _official(version).items() if present.intersection(scenes)]
     own = _own_splits(root, version)
     return [*(name for name in official if name not in own), *own]
@@ -63,14 +64,12 @@ def split_tokens(root: Path, version: str, split: str) -> list[str]:
     """
     words = set(split_members(root, version, split))
     scenes = {
-        scene["token"]
-        for scene in read_table(root, version, "scene")
-        if scene["name"] in words or scene["token"] in words
+        scene.token
+        for scene in read_rows(root / version, "scene", Scene)
+        if scene.name in words or scene.token in words
     }
-    samples = read_table(root, version, "sample")
-    return [
-        sample["token"] for sample in samples if sample["scene_token"] in scenes or sample["token"] in words
-    ]
+    samples = read_rows(root / version, "sample", Sample)
+    return [sample.token for sample in samples if sample.scene_token in scenes or sample.token in words]
 
 
 def split_fingerprint(root: Path, version: str, split: str) -> str:
@@ -98,6 +97,8 @@ def read_split_file(path: Path) -> Splits:
     except ValueError as error:
         raise InputError(f"the split file must be JSON or lines of text, got {path} ({error})") from error
     splits = {path.stem: content} if isinstance(content, list) else content
+    if not splits:
+        raise InputError(f"the split file must name a split, got none in {path}")
     return _checked(splits, path)
 
 
@@ -109,9 +110,9 @@ def add_splits(root: Path, version: str, splits: Mapping[str, Sequence[str]]) ->
         OSError: if they cannot be written.
     """
     check_tables(root, version)
-    scenes = read_table(root, version, "scene")
-    known = {scene[key] for scene in scenes for key in ("name", "token")}
-    known.update(sample["token"] for sample in read_table(root, version, "sample"))
+    scenes = read_rows(root / version, "scene", Scene)
+    known = {word for scene in scenes for word in (scene.name, scene.token)}
+    known.update(sample.token for sample in read_rows(root / version, "sample", Sample))
     for name, words in splits.items():
         if name in _official(version):
             raise InputError(f"a split of one's own must not be named as an official one, got {name!r}")
@@ -159,7 +160,9 @@ def _checked(splits: Any, path: Path) -> Splits:
         isinstance(words, list) and words and all(isinstance(word, str) for word in words)
         for words in splits.values()
     ):
-        raise InputError(f"splits must map names to lists of scenes or sample tokens, got others in {path}")
+        raise InputError(
+            f"splits must map names to lists of one or more scenes or sample tokens, got others in {path}"
+        )
     for name in splits:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             raise InputError(

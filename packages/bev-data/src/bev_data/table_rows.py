@@ -102,9 +102,10 @@ class Named(Row, gc=False):
 
 
 class Map(Row, gc=False):
-    """A map mask."""
+    """A map mask, and the logs that drove on it."""
 
     filename: str
+    log_tokens: list[str]
 
 
 R = TypeVar("R", bound=Row)

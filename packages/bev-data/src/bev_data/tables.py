@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bev_data.errors import InputError
+from bev_data.table_rows import Map, read_rows
 
 TABLES: tuple[str, ...] = (
     "attribute",
@@ -71,22 +72,6 @@ def check_tables(root: Path, version: str) -> None:
             )
 
 
-def read_table(root: Path, version: str, table: str) -> list[dict[str, Any]]:
-    """Rows of one table.
-
-    Raises:
-        ValueError: if the file is not a JSON list.
-    """
-    path = root / version / f"{table}.json"
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"the table must be JSON, got a damaged file: {path} ({error})") from error
-    if not isinstance(rows, list):
-        raise InputError(f"the table must be a JSON list of records, got a {type(rows).__name__}: {path}")
-    return rows
-
-
 def fingerprint(root: Path, version: str) -> str:
     """Name, size and time of every table file, as one JSON string: it changes when a table is replaced."""
     files = [path for table in TABLES if (path := root / version / f"{table}.json").is_file()]
@@ -107,13 +92,11 @@ def load_tables(root: Path, version: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
-    maps = read_table(root, version, "map")
-    if not maps or "log_tokens" not in maps[0]:
-        raise InputError(
-            f"map.json must have records with log_tokens, got {len(maps)} records: {root / version}"
-        )
+    maps = read_rows(root / version, "map", Map)
+    if not maps:
+        raise InputError(f"map.json must have a record, which the devkit needs, got none: {root / version}")
     for record in maps:
-        path = root / record["filename"]
+        path = root / record.filename
         if not path.is_file():
             raise FileNotFoundError(
                 f"the map mask {path} is missing, which the devkit needs; unpack the metadata archive again"

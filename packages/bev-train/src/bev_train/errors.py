@@ -10,8 +10,10 @@ _MENDABLE = frozenset(
         "NonFiniteError",
         "MisconfigurationException",
         "FileNotFoundError",
+        "IsADirectoryError",
         "NotADirectoryError",
         "PermissionError",
+        "WriteError",
     }
 )
 

@@ -52,8 +52,10 @@ def check_version(
     """
     if not 0 <= fraction <= 1:
         raise InputError(f"the fraction of key frames to check must be in 0 to 1, got {fraction}")
-    if version not in list_versions(root):
-        raise FileNotFoundError(f"{root} must hold the folder {version}, but does not")
+    versions = list_versions(root)
+    if version not in versions:
+        there = ", ".join(versions) or "none"
+        raise FileNotFoundError(f"{root} must hold the folder {version}, got versions: {there}")
     missing = [table for table in TABLES if not (root / version / f"{table}.json").is_file()]
     if missing:
         return Report(version, 0, 0, 0, tuple(_missing_table(root, version, table) for table in missing))

@@ -22,10 +22,12 @@ def training_step(checkpointing: bool, quirks: Quirks | str, dtype: torch.dtype 
         return x
 
     torch.manual_seed(1)  # dropout
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            predictions = model(tiny.images(), tiny.rig())
-            losses = criterion(predictions, [boxes], [labels], lidar)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+        torch.autocast("cpu", dtype=dtype, enabled=dtype is not None),
+    ):
+        predictions = model(tiny.images(), tiny.rig())
+        losses = criterion(predictions, [boxes], [labels], lidar)
     torch.stack(list(losses.values())).sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return losses, gradients, model.state_dict(), sum(kept.values())

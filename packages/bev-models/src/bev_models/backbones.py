@@ -25,6 +25,24 @@ _LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]
 }
 
 
+class Stage(nn.Sequential):
+    """Residual blocks at one resolution.
+
+    Attributes:
+        checkpointing: of each block keep only the input for the backward pass.
+    """
+
+    def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
+        super().__init__(*blocks)
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Float[Tensor, "b _c _h _w"]) -> Float[Tensor, "b c h w"]:
+        """Apply one block after the other."""
+        for block in self:
+            x = apply_checkpointed(block, x, self.checkpointing)
+        return x
+
+
 class ResNet(nn.Module):
     """Residual network that returns the map of every stage.
 
@@ -66,7 +84,6 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet stages must be 1 to 4, got {stages}")
         self.depth, self.width = depth, width
         self.frozen_stem = frozen_stem
-        self.checkpointing = checkpointing
         block, blocks = _LAYOUTS[depth]
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -80,7 +97,8 @@ class ResNet(nn.Module):
             planes = width * 2**stage
             step = 1 if stage == 0 else 2
             stride *= step
-            self.add_module(f"layer{stage + 1}", _stage(block, channels, planes, blocks[stage], step))
+            layers = _residual_blocks(block, channels, planes, blocks[stage], step)
+            self.add_module(f"layer{stage + 1}", Stage(*layers, checkpointing=checkpointing))
             channels = planes * block.expansion
             self.channels.append(channels)
             self.strides.append(stride)
@@ -102,8 +120,7 @@ class ResNet(nn.Module):
         x = self.max_pool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in range(len(self.channels)):
-            for block in self.get_submodule(f"layer{stage + 1}"):  # type: ignore[attr-defined]
-                x = apply_checkpointed(block, x, self.checkpointing)
+            x = self.get_submodule(f"layer{stage + 1}")(x)
             maps.append(x)
         return maps
 
@@ -166,19 +183,19 @@ def _connection_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _stage(
+def _residual_blocks(
     block: type[BasicBlock] | type[Bottleneck], in_channels: int, planes: int, blocks: int, stride: int
-) -> nn.Sequential:
-    """One stage of residual blocks; the first one changes channels and stride."""
+) -> list[nn.Module]:
+    """The blocks of one stage; the first one changes channels and stride."""
     out_channels = planes * block.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
         )
-    layers = [block(in_channels, planes, stride, downsample)]
+    layers: list[nn.Module] = [block(in_channels, planes, stride, downsample)]
     layers += [block(out_channels, planes) for _ in range(1, blocks)]
-    return nn.Sequential(*layers)
+    return layers
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -59,7 +59,7 @@ def apply_checkpointed(module: nn.Module, x: Tensor, enabled: bool = True) -> Te
         with _frozen_statistics(module):
             return module(x)  # type: ignore[no-any-return]
 
-    return checkpoint(run, x, use_reentrant=False)  # type: ignore[no-any-return]
+    return checkpoint(run, x, use_reentrant=False)
 
 
 @contextmanager

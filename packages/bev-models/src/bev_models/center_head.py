@@ -81,8 +81,8 @@ class CenterHead(nn.Module):
             TaskMaps(
                 **{
                     name: apply_checkpointed(branch, shared, self.checkpointing)
-                    for name, branch in task.items()
+                    for name, branch in task.items()  # type: ignore[operator]
                 }
-            )  # type: ignore[operator]
+            )
             for task in self.tasks
         ]

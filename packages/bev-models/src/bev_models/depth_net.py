@@ -169,9 +169,7 @@ class DepthNet(nn.Module):
         camera = self.camera_norm(camera)
         x = self.reduce(features)
         context = self.context(self.context_gate(x, camera))
-        depth = self.depth_gate(x, camera)
-        for part in self.depth_features:
-            depth = apply_checkpointed(part, depth, self.checkpointing)
+        depth = apply_checkpointed(self.depth_features, self.depth_gate(x, camera), self.checkpointing)
         logits = apply_checkpointed(self.mono_head, depth, self.checkpointing).float()
         if self.range_head is None:
             return DepthNetOutput(logits, context, None, None, None)

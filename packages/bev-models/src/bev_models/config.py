@@ -205,7 +205,7 @@ class DetectorConfig:
         head: classes, centre head and decoding.
         quirks: "published" for published weights, or single options.
         activation_checkpointing: keep less for the backward pass, which computes the rest again: about half
-            the memory of a training step for a third more time, with the same numbers.
+            the memory of a training step for some more time, with the same numbers.
     """
 
     frames: int = 2

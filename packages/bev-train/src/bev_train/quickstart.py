@@ -14,7 +14,7 @@ from bev_data.files import atomic_path
 from bev_data.taxonomy import CLASSES
 
 CONFIG = "quickstart"
-TRAIN_SCENES, VAL_SCENES = 38, 6
+TRAIN_SCENES, VAL_SCENES = 36, 6
 # Key frames only: the config takes its history from them.
 WORLD: dict[str, Any] = {"image_size": (400, 225), "sweep_hz": 0}
 

@@ -16,6 +16,7 @@ from bev_models.config import (
 )
 from bev_models.depth_net import DepthNet, DepthNetOutput
 from bev_models.detector import Detector, Predictions, build_detector
+from bev_models.export import TensorDetector, export_detector, predictions_of
 from bev_models.grid import BEVGrid, DepthBins
 from bev_models.losses import DetectionLoss
 from bev_models.necks import MultiScaleNeck
@@ -51,12 +52,15 @@ __all__ = [
     "StereoDepth",
     "StereoSource",
     "TaskMaps",
+    "TensorDetector",
     "build_detector",
     "build_published",
     "camera_vector",
+    "export_detector",
     "lift_projection",
     "load_imagenet_weights",
     "load_weights",
+    "predictions_of",
     "size_aware_circle_nms",
     "sweep_projection",
 ]

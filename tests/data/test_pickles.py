@@ -168,13 +168,17 @@ def test_the_commands_join_the_projects(database, tmp_path, capsys):
     root = shutil.copytree(database, tmp_path / "data", ignore=shutil.ignore_patterns("infos"))
     path = tmp_path / "nuscenes_12hz_infos_mini_val.pkl"
     assert main(["export", str(root), str(path)]) == 0
-    for table in (root / "v1.0-mini").iterdir():
-        table.unlink()
+    shutil.rmtree(root / "v1.0-mini")
     shutil.rmtree(root / "infos")
-    assert main(["import", str(root), str(path)]) == 0
+    assert main(["import", str(root), str(path)]) == 2
+    assert "--version must be given, such as v1.0-trainval" in capsys.readouterr().err
+    assert main(["import", str(root), str(path), "--version", "v1.0-mini"]) == 0
     assert "mini_val: 4 key frames, 2 cameras" in capsys.readouterr().out
     infos = open_infos(root, "v1.0-mini", "mini_val", progress=False)
     assert isinstance(infos, Infos)
     assert len(infos) == 4
+    # What has no tables can be drawn and exported again, too.
+    assert main(["show", str(root), "1", "--out", str(tmp_path / "sample.png")]) == 0
+    assert main(["export", str(root), str(path)]) == 0
     assert main(["import", str(root), str(path.rename(tmp_path / "other.pkl"))]) == 2
     assert "--split must be given for a pickle named other.pkl" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bev_data.cli import main
 from bev_data.dataset import NuScenesDataset
 from bev_data.geometry import pose
 from bev_data.history import History, history_frames
@@ -65,6 +66,42 @@ def test_the_example_runs(tmp_path, capsys):
     assert [len(boxes) for boxes in batch.boxes] == [1, 1, 1]
     assert (batch.lidar_depth > 0).sum() > 100
     assert "2, 3, 64, 160" in capsys.readouterr().out
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The example's root, which has infos and no tables."""
+    runpy.run_path(str(EXAMPLE))["main"](tmp_path)
+    return tmp_path
+
+
+def test_a_rig_without_tables_is_drawn(own):
+    picture = own / "sample.png"
+    for options in (["0"], ["drive-0-1"], ["0", "--version", "own", "--split", "train"]):
+        assert main(["show", str(own), *options, "--out", str(picture)]) == 0
+        with Image.open(picture) as drawn:
+            assert drawn.width > 500
+        picture.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["0", "--split", "val"], "the split of own in {root} must be one of: train; got 'val'"),
+        (["0", "--version", "other"], "must hold the folder other"),
+        (["none"], "the sample must be a token of own in {root} or an index, got 'none'"),
+    ],
+)
+def test_what_a_rig_without_tables_lacks_is_named(own, capsys, options, message):
+    assert main(["show", str(own), *options, "--out", "x.png"]) == 2
+    assert message.format(root=own) in capsys.readouterr().err
+
+
+def test_versions_without_tables_are_told_apart(own, capsys):
+    infos = open_infos(own, "own", "train")
+    save_rig(infos, own, version="second", split="train")
+    assert main(["show", str(own), "0", "--out", "x.png"]) == 2
+    assert f"--version must be given for {own}; it has: own, second" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 7])

@@ -8,6 +8,9 @@ import sys
 import pytest
 import torch
 
+from bev_data.infos import open_infos
+from bev_data.rig import save_rig
+
 
 def refused(result):
     """The sentence of a refused run."""
@@ -129,6 +132,16 @@ def test_no_key_frame_with_enough_history(command):
 def test_missing_root(command, tmp_path):
     (tmp_path / "empty.yaml").write_text("trainer: {max_epochs: 1}")
     assert "data.root must be set" in refused(command("fit", "empty.yaml"))
+
+
+def test_data_that_cannot_be_scored_is_refused_before_training(command, world, tmp_path):
+    root = tmp_path / "own"
+    infos = open_infos(world, "v1.0-mini", "mini_val", progress=False)
+    save_rig(infos, root, version="own", split="train", files=False)
+    options = [f"--data.root={root}", "--data.version=own", "--data.train_split=train"]
+    sentence = refused(command("fit", "TINY", *options, "--data.val_split=train"))
+    assert f"scores need nuScenes tables, got none in {root / 'own'}" in sentence
+    assert "--trainer.limit_val_batches 0" in sentence
 
 
 def test_root_without_tables(command, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bev_data.commands.check import add_check
-from bev_data.commands.options import above_zero, add_command, add_version, chosen_version
+from bev_data.commands.options import above_zero, add_command, add_version, chosen_version, version_and_splits
 from bev_data.commands.pickles import add_export, add_import
 from bev_data.commands.prepare import add_depth_gt, add_infos, add_prepare
 from bev_data.errors import InputError
@@ -78,12 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _split(args: argparse.Namespace, version: str) -> str:
-    split: str | None = args.split or _EVALUATION_SPLIT.get(version)
+def _split(args: argparse.Namespace, version: str, splits: Sequence[str]) -> str:
+    only = splits[0] if len(splits) == 1 else None
+    split: str | None = args.split or _EVALUATION_SPLIT.get(version, only)
     if split is None:
-        raise InputError(
-            f"--split must be given for {version}; it has: {', '.join(list_splits(args.root, version))}"
-        )
+        raise InputError(f"--split must be given for {version}; it has: {', '.join(splits)}")
     return split
 
 
@@ -115,7 +114,7 @@ def _run_show(args: argparse.Namespace) -> None:
 
     if args.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--out must be a .png or .jpg file, got {args.out}")
-    info = _find_sample(args, chosen_version(args))
+    info = _find_sample(args)
     detections = None
     if args.results is not None:
         results = read_results(args.results)
@@ -130,16 +129,17 @@ def _run_show(args: argparse.Namespace) -> None:
     print(f"{info.token} of {info.scene} -> {args.out}")
 
 
-def _find_sample(args: argparse.Namespace, version: str) -> Info:
+def _find_sample(args: argparse.Namespace) -> Info:
+    version, splits = version_and_splits(args)
     if args.sample.isdecimal() and len(args.sample) < 10:
-        infos = open_infos(args.root, version, _split(args, version))
+        infos = open_infos(args.root, version, _split(args, version, splits))
         index = int(args.sample)
         if index >= len(infos):
             raise InputError(
                 f"the index must be below {len(infos)}, the key frames of {infos.split}, got {index}"
             )
         return infos[index]
-    for split in [args.split] if args.split else list_splits(args.root, version):
+    for split in [args.split] if args.split else splits:
         infos = open_infos(args.root, version, split)
         tokens = infos.tokens
         if args.sample in tokens:
@@ -178,7 +178,7 @@ def _run_eval(args: argparse.Namespace) -> None:
     from bev_data.results import read_results
 
     version = chosen_version(args)
-    split = _split(args, version)
+    split = _split(args, version, list_splits(args.root, version))
     metrics = evaluate_detections(
         read_results(args.results),
         args.root,

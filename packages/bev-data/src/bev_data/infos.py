@@ -14,7 +14,7 @@ from bev_data.errors import InputError
 from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.infos_build import build_batch
 from bev_data.infos_io import Columns, Header
-from bev_data.locations import infos_path
+from bev_data.locations import infos_folder, infos_path
 from bev_data.splits import split_fingerprint, split_members
 from bev_data.table_columns import TableColumns
 from bev_data.tables import find_version
@@ -28,6 +28,7 @@ __all__ = [
     "build_infos",
     "find_version",
     "infos_path",
+    "infos_without_tables",
     "open_infos",
 ]
 
@@ -240,3 +241,13 @@ def open_infos(
             return infos
         num_sweeps = infos.header.num_sweeps
     return build_infos(root, version, split, num_sweeps=num_sweeps, progress=progress).save(path)
+
+
+def infos_without_tables(root: Path) -> list[Infos]:
+    """Infos of a root whose version has no tables there: imported ones, and those of one's own rig.
+
+    Raises:
+        ValueError: if a file is damaged.
+    """
+    every = (Infos.load(path) for path in sorted(infos_folder(root).glob("*.arrow")))
+    return [infos for infos in every if not (root / infos.version).is_dir()]

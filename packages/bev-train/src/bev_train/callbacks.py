@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bev_data.batch import Batch
+from bev_data.dataset import NuScenesDataset
 from bev_data.evaluate import evaluate_detections
 from bev_data.evaluate_depth import RANGES, depth_error_table, depth_scores, lidar_points, table_rows
 from bev_data.results import to_nuscenes_results
+from bev_train.errors import InputError
 from bev_train.gather import gather, merge, on_rank_zero
 from bev_train.module import DetectionModule, DetectionOutput
 
@@ -131,6 +133,21 @@ class NuScenesEvaluation(_Evaluation):
             raise ValueError(f"evaluation.class_range must be positive, in metres, got {class_range}")
         self.class_range = class_range
         self.found: dict[str, Found] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse data that cannot be scored before hours of training are spent on it.
+
+        Raises:
+            InputError: if there are no tables for a split to be scored.
+        """
+        datasets: Mapping[str, NuScenesDataset] = trainer.datamodule.datasets  # type: ignore[attr-defined]
+        for name, dataset in datasets.items():
+            tables = dataset.root / dataset.infos.version
+            if name in ("val", "test") and not tables.is_dir():
+                raise InputError(
+                    f"scores need nuScenes tables, got none in {tables}: train with "
+                    "--trainer.limit_val_batches 0, or write results with `bev-train predict`"
+                )
 
     def begin(self) -> None:
         """Forget all detections."""

@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bev_data.tables import check_tables, find_version
+from bev_data.errors import InputError
+from bev_data.infos import infos_without_tables
+from bev_data.splits import list_splits
+from bev_data.tables import check_tables, find_version, list_versions
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -50,6 +53,26 @@ def chosen_version(args: argparse.Namespace) -> str:
     version: str = args.version or find_version(args.root)
     check_tables(args.root, version)
     return version
+
+
+def version_and_splits(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """The version that was asked for or is there, and its splits: of the tables, or of infos without any."""
+    if not list_versions(args.root) or (args.version and not (args.root / args.version).is_dir()):
+        kept = infos_without_tables(args.root)
+        versions = sorted({infos.version for infos in kept})
+        if args.version in versions or (args.version is None and len(versions) == 1):
+            version = args.version or versions[0]
+            splits = [infos.split for infos in kept if infos.version == version]
+            if args.split is not None and args.split not in splits:
+                raise InputError(
+                    f"the split of {version} in {args.root} must be one of: {', '.join(splits)}; "
+                    f"got {args.split!r}"
+                )
+            return version, splits
+        if args.version is None and versions:
+            raise InputError(f"--version must be given for {args.root}; it has: {', '.join(versions)}")
+    version = chosen_version(args)
+    return version, list_splits(args.root, version)
 
 
 def positive(text: str) -> int:

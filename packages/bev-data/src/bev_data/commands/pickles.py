@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bev_data.commands.options import add_command, add_version, chosen_version
+from bev_data.commands.options import add_command, add_version, version_and_splits
 from bev_data.errors import InputError
 from bev_data.infos import find_version, infos_path, open_infos
 from bev_data.pickles import export_pickle, import_pickle, split_of_pickle
+from bev_data.tables import list_versions
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands
@@ -35,6 +36,10 @@ def _run_import(args: argparse.Namespace) -> None:
     split = args.split or split_of_pickle(args.pickle)
     if split is None:
         raise InputError(f"--split must be given for a pickle named {args.pickle.name}")
+    if args.version is None and not list_versions(args.root):
+        raise InputError(
+            f"--version must be given, such as v1.0-trainval, where there are no tables as in {args.root}"
+        )
     version = args.version or find_version(args.root)
     infos, dropped = import_pickle(args.pickle, args.root, version=version, split=split)
     saved = infos.save(infos_path(args.root, version, split))
@@ -66,6 +71,6 @@ def _run_export(args: argparse.Namespace) -> None:
     split = args.split or split_of_pickle(args.pickle)
     if split is None:
         raise InputError(f"--split must be given for a pickle named {args.pickle.name}")
-    infos = open_infos(args.root, chosen_version(args), split)
+    infos = open_infos(args.root, version_and_splits(args)[0], split)
     export_pickle(infos, args.pickle)
     print(f"{split}: {len(infos)} key frames -> {args.pickle}")

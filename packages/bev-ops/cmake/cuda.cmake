@@ -32,8 +32,9 @@ if(cuda_compiler)
   find_package(CUDAToolkit REQUIRED)
   set(architectures ${BEV_OPS_CUDA_ARCHITECTURES})
   if(NOT architectures)
-    set(architectures 75-real 80-real 86-real 89-real)
-    # The last one is kept as PTX too, which the driver compiles for what comes later.
+    # One per generation: sm_86 to sm_89 run what is compiled for sm_80, and so on. The last one is kept as PTX
+    # too, which the driver compiles for what comes later.
+    set(architectures 75-real 80-real)
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
       list(APPEND architectures 90)
     else()

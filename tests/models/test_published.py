@@ -86,6 +86,23 @@ def test_what_we_write_has_the_published_names_shapes_and_types(name: str, golde
     assert found == {key: (shape, dtype) for key, shape, dtype in golden_json(name)}
 
 
+@pytest.mark.parametrize("variant", ["2key", "2key_da"])
+def test_published_detectors_take_their_weights_and_run(variant: str, golden_json: Callable[[str], Any]):
+    """Six cameras, both frames, 256 x 704, weights by formula under the published names."""
+    names = {"2key": EXPERIMENT, "2key_da": "bev_stereo_lss_r50_256x704_128x128_20e_cbgs_2key_da"}
+    detector = build_published(names[variant]).eval().to(memory_format=torch.channels_last)
+    recipe.fill(detector, golden_json(f"keys_{variant}"))
+    cameras = tiny.rig(cameras=6)
+    intrinsics = torch.tensor([[560.0, 0, 352], [0, 560, 90], [0, 0, 1]]).expand(1, 2, 6, 3, 3)
+    with torch.no_grad():
+        found = detector(recipe.images(1, 256, 704), cameras._replace(intrinsics=intrinsics))
+    assert found.depth_probs.shape == (1, 6, 112, 16, 44)
+    torch.testing.assert_close(found.depth_probs.sum(2), torch.ones(1, 6, 16, 44))
+    assert len(found.tasks) == 6
+    assert all(x.shape[2:] == (128, 128) and x.isfinite().all() for maps in found.tasks for x in maps)
+    assert len(detector.decode(found)[0].boxes) > 0
+
+
 def test_buffers_that_repeat_settings():
     with torch.device("meta"):
         detector = build_published(EXPERIMENT)

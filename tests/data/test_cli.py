@@ -124,11 +124,21 @@ def test_help_teaches(capsys, command):
     assert f":\n  bev-data {command} " in capsys.readouterr().out
 
 
-def test_wrong_numbers_are_refused(root, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["depth-gt", "{root}", "--workers", "0"], "must be 1 or more, got 0"),
+        (["depth-gt", "{root}", "--workers", "many"], "must be 1 or more, got many"),
+        (["check", "{root}", "--fraction", "2"], "must be in 0 to 1, got 2"),
+        (["check", "{root}", "--fraction", "half"], "must be a number, got half"),
+        (["show", "{root}", "0", "--out", "x.png", "--range", "-1"], "must be above 0, got -1"),
+    ],
+)
+def test_wrong_numbers_are_refused(root, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
-        main(["depth-gt", str(root), "--workers", "0"])
+        main([argument.format(root=root) for argument in arguments])
     assert stop.value.code == 2
-    assert "must be 1 or more, got 0" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_is_installed(root):

@@ -151,7 +151,9 @@ def _read_json(path: Path) -> Splits:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path.name} must be JSON, got a damaged file: {path} ({error})") from error
+        raise InputError(
+            f"{path.name} must be JSON, got a damaged file: {path} ({error}); mend or remove it"
+        ) from error
     return _checked(splits, path)
 
 

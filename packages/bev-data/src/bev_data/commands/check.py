@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bev_data.checks import check_version
 from bev_data.checks.report import write_fix_list
-from bev_data.commands.options import add_command, add_workers
+from bev_data.commands.options import add_command, add_workers, number
 from bev_data.tables import find_version, list_versions
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be in 0 to 1, got {value}")
     return value

@@ -208,7 +208,7 @@ class DetectionDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin where a checkpoint was written."""
-        self._first_epoch, self._first_batch = state_dict["epoch"], state_dict["batches"]
+        self._first_epoch, self._first_batch = state_dict["epoch"], state_dict.get("batches", 0)
 
     def prepare_data(self) -> None:
         """Build the infos that are not there yet; one process per machine does so.

@@ -62,10 +62,11 @@ struct TapRow {
   T *fx, *fy;
 };
 
-// Elements that correlate_row needs to work on kRows pixels at a time.
-inline int64_t correlation_scratch(int64_t channels, int64_t groups, int64_t hypotheses) {
-  return kRows * (hypotheses * (padded(channels) + groups) + padded(channels) + 2 * kRows);
-}
+// Hypotheses that correlate_row works on at a time.
+constexpr int kAbreast = 3;
+
+// Elements that correlate_row needs for the products of kRows pixels.
+inline int64_t correlation_scratch(int64_t channels) { return kAbreast * kRows * padded(channels); }
 
 // Where cells of one row of the reference view are seen in the source view; slopes by depth are optional.
 template <class T>

@@ -101,6 +101,26 @@ TapRow<Values> find_row(const SweepShape& shape, const Places* projection, const
   return taps;
 }
 
+// Columns of the reference view that are walked together: wide enough that memory comes in long runs, narrow
+// enough for the cache.
+constexpr int64_t kStrip = 96;
+
+// Narrower strips where there are too few for the threads.
+int64_t strip_for(int64_t batch, int64_t width, int threads) {
+  int64_t strip = kStrip;
+  while (strip > kRows && batch * ((width + strip - 1) / strip) < 2 * threads) strip = strip / 2 / kRows * kRows;
+  return strip;
+}
+
+// Calls body(row, first column, end) for the pieces of all rows, strip by strip.
+template <class Body>
+void for_strips(int64_t width, int64_t height, Body&& body) {
+  for (int64_t first = 0; first < width; first += kStrip) {
+    const int64_t end = first + kStrip < width ? first + kStrip : width;
+    for (int64_t i = 0; i < height; ++i) body(i, first, end);
+  }
+}
+
 template <class T>
 class Zeros {
  public:
@@ -153,13 +173,14 @@ void correlate(const SweepShape& shape, Strided<const Values> reference, Strided
   const Rows<Values> with(reference, shape.batch, shape.channels, shape.height, shape.width, threads);
   const Zeros<Values> zeros(padded(shape.channels));
   const int64_t cells = shape.height * shape.width;
-  const int64_t sums = correlation_scratch(shape.channels, shape.groups, shape.hypotheses);
-  const RowSpace<Values> space(shape.hypotheses * kRows, threads);
+  const int64_t sums = correlation_scratch(shape.channels);
+  const int64_t strip = strip_for(shape.batch, shape.width, threads);
+  const RowSpace<Values> space(shape.hypotheses * strip, threads);
   Scratch<Values> scratch(threads * sums);
-  const int64_t strips = (shape.width + kRows - 1) / kRows;
+  const int64_t strips = (shape.width + strip - 1) / strip;
   parallel(shape.batch * strips, threads, [&](int64_t unit, int thread) {
-    const int64_t b = unit / strips, first = unit % strips * kRows;
-    const int64_t pixels = shape.width - first < kRows ? shape.width - first : kRows;
+    const int64_t b = unit / strips, first = unit % strips * strip;
+    const int64_t pixels = shape.width - first < strip ? shape.width - first : strip;
     const Map<Values> view = with[b];
     for (int64_t i = 0; i < shape.height; ++i) {
       for (int64_t k = 0; k < shape.hypotheses; ++k) {
@@ -203,9 +224,9 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
       const int64_t b = unit / owners, first = unit % owners * owned;
       const int64_t last = first + owned < pitch ? first + owned : pitch;
       Values* factor = factors.get() + thread * factor_size;
-      for (int64_t start = 0; start < width; start += kRows) {
-        const int64_t pixels = width - start < kRows ? width - start : kRows;
-        for (int64_t i = 0; i < shape.height; ++i) {
+      for_strips(width, shape.height, [&](int64_t i, int64_t begin, int64_t end) {
+        for (int64_t start = begin; start < end; start += kRows) {
+          const int64_t pixels = end - start < kRows ? end - start : kRows;
           for (int64_t k = 0; k < shape.hypotheses; ++k) {
             find_row(shape, projection, depth, from[b], {b, i, start, pixels}, k, false, space, thread, k * kRows);
             coefficients(shape, grad, b, k, i, start, pixels, factor + k * kRows * pitch);
@@ -217,7 +238,7 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
               grad_source ? grad_source + b * from[b].height * from[b].row : nullptr, zeros.get(),
               sinks.get() + thread * pitch);
         }
-      }
+      });
     });
   }
   if (!grad_depth) return;

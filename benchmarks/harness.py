@@ -40,6 +40,12 @@ def processor() -> str:
     return names[0].split(":")[1].strip() if names else platform.processor()
 
 
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What torch.compile makes of a function, for the number of threads that is set."""
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
 def with_threads(options: argparse.Namespace) -> Iterator[int]:
     """Every number of threads asked for, set."""
     for threads in options.threads:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bev_ops import plane_sweep_correlation, reference
-from harness import gate, report, start, with_threads
+from harness import compiled, gate, report, start, with_threads
 
 IMAGES, CHANNELS, HEIGHT, WIDTH, GROUPS = 6, 256, 64, 176, 8
 OURS = "bev_ops"
@@ -47,12 +47,14 @@ def measure(name: str, centre: Tensor, options: argparse.Namespace) -> None:
     planar = features[0], features[1]
     parts = [depth12[:, k : k + 3].contiguous() for k in range(0, 12, 3)]
     for threads in with_threads(options):
+        fused = compiled(plain)
         with torch.no_grad():
             forwards = {
                 OURS: lambda: ours(ref, source),
                 "bev_ops, channels-first features": lambda: ours(*planar),
                 "grid_sample": lambda: plain(ref, source),
                 "grid_sample, channels-first features": lambda: plain(*planar),
+                "grid_sample, torch.compile": lambda fused=fused: fused(ref, source),
             }
             report(f"## {name}, 3 hypotheses, threads: {threads}, forward", OURS, forwards, options.rounds)
             batching = {
@@ -68,6 +70,9 @@ def measure(name: str, centre: Tensor, options: argparse.Namespace) -> None:
         trainings = {
             OURS: lambda: torch.autograd.grad(ours(*leaves), leaves, towards),
             "grid_sample": lambda: torch.autograd.grad(plain(*leaves), leaves, towards),
+            "grid_sample, torch.compile": lambda fused=fused: torch.autograd.grad(
+                fused(*leaves), leaves, towards
+            ),
         }
         report(
             f"## {name}, 3 hypotheses, threads: {threads}, forward + backward",

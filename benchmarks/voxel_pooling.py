@@ -3,7 +3,7 @@
 import torch
 
 from bev_ops import reference, voxel_pooling
-from harness import gate, report, start, with_threads
+from harness import compiled, gate, report, start, with_threads
 
 GRID = (1, 128, 128)
 POINTS, CHANNELS = 6 * 112 * 16 * 44, 80
@@ -49,6 +49,7 @@ def main() -> None:
             "masked index_add_, ready cells": masked,
         }
         for threads in with_threads(options):
+            candidates["index_add_ with a dummy row, torch.compile"] = compiled(dummy_row)
             report(f"## {name}, threads: {threads}", "bev_ops, from coordinates", candidates, options.rounds)
 
 

@@ -110,8 +110,9 @@ static void multiply_tile(const T* reference, int64_t pitch, int64_t left, const
   constexpr int64_t L = Simd<T>::lanes, step = kRows * L;
   for (int64_t p = 0; p < kRows; ++p, products += L) {
     if (p + kAhead < left) {
-      prefetch(reference + (p + kAhead) * pitch, source, row, j + p + kAhead, stride, hypotheses, 0, pitch,
-               static_cast<const T*>(nullptr));
+      // The first hypotheses have brought the reference along.
+      const T* const next = j < stride ? reference + (p + kAhead) * pitch : nullptr;
+      prefetch(next, source, row, j + p + kAhead, stride, hypotheses, 0, pitch, static_cast<const T*>(nullptr));
     }
     Taps<T> taps[kAbreast];
     T* out[kAbreast];

@@ -32,7 +32,7 @@ class LiftSplatPlan:
         projection: see `lift_splat`; copied, and without a gradient.
         depth_bins: metres.
         feature_size: (H, W) of depth and context.
-        grid_shape: (Z, Y, X) in cells.
+        grid_shape: (Z, Y, X) in cells, at most 2^24 each; Y * X below 2^31.
         rounding: see `voxel_pooling`.
 
     Raises:

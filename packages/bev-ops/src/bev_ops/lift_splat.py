@@ -37,7 +37,7 @@ def lift_splat(
         projection: per camera, feature cell times depth -> BEV cell; intrinsics, pose, augmentations and
             grid folded into one matrix.
         depth_bins: metres.
-        grid_shape: (Z, Y, X) in cells.
+        grid_shape: (Z, Y, X) in cells, at most 2^24 each; Y * X below 2^31.
         rounding: see `voxel_pooling`.
 
     Returns:

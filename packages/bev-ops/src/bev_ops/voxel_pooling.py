@@ -34,7 +34,7 @@ def voxel_pooling(
         coords: (x, y, z) of each point in cells; integer, or floating and rounded by `rounding`.
             Points outside 0..X-1, 0..Y-1, 0..Z-1 and NaN add nothing.
         features: what each point adds.
-        grid_shape: (Z, Y, X) in cells.
+        grid_shape: (Z, Y, X) in cells, at most 2^24 each; Y * X below 2^31.
         rounding: "floor", or "trunc" toward zero, which also keeps points up to one cell below the low
             edges, as the published BEVDepth and BEVStereo weights were trained.
 

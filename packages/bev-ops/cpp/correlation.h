@@ -105,8 +105,8 @@ BEV_INLINE void multiply(const T* reference, const Taps<T>* taps, const GroupLay
 // k and pixel p lies at products + ((k * layout.vectors + n) * kRows + p) * L, so that pixels fold into rows.
 template <class T>
 static void multiply_tile(const T* reference, int64_t pitch, int64_t left, const Map<T>& source, T scale,
-                   const GroupLayout<T>& layout, const TapRow<T>& row, int64_t j, int64_t stride,
-                   int64_t hypotheses, const T* zeros, T* products) {
+                          const GroupLayout<T>& layout, const TapRow<T>& row, int64_t j, int64_t stride,
+                          int64_t hypotheses, const T* zeros, T* products) {
   constexpr int64_t L = Simd<T>::lanes, step = kRows * L;
   for (int64_t p = 0; p < kRows; ++p, products += L) {
     if (p + kAhead < left) {

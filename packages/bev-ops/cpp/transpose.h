@@ -40,7 +40,7 @@ BEV_INLINE void transpose4(const float* from, int64_t from_pitch, float* to, int
 // results, lanes `kept` are stored; those of rows that are not there are zero.
 template <bool Whole>
 static void transpose16(const float* from, int64_t from_pitch, int64_t rows, int64_t columns, float* to,
-                            int64_t to_pitch, __mmask16 kept) {
+                        int64_t to_pitch, __mmask16 kept) {
   const __mmask16 read = __mmask16((1u << columns) - 1);
   __m512 in[16], out[16];
 #pragma GCC unroll 16

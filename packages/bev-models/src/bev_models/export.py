@@ -79,8 +79,8 @@ def export_detector(
     device = detector.mean.device
     many = (batch, frames, cameras)
     identity = torch.eye(4, device=device)
-    # Cameras that look ahead from one place; a program holds for any matrices.
     images = torch.zeros(*many, 3, *image_size, dtype=torch.uint8, device=device)
+    # Cameras that look ahead from one place: the program holds for any matrices.
     intrinsics = torch.tensor(
         [[500.0, 0, image_size[1] / 2], [0, 500, image_size[0] / 2], [0, 0, 1]], device=device
     )

@@ -15,10 +15,12 @@ import numpy as np
 from nuscenes.utils import splits
 from PIL import Image
 
-from bev_data.evaluate import evaluate_detections
-from bev_data.infos import Infos, open_infos
-from bev_data.results import Results, attribute_of
-from bev_data.synthetic.tables import (
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
+from bev_data.nuscenes.versions import load_tables
+from bev_data.scores.official import evaluate_detections
+from bev_data.scores.results import Results, attribute_of
+from bev_data.world.database.rows import (
     attribute_tokens,
     category_token,
     fixed_tables,
@@ -26,8 +28,6 @@ from bev_data.synthetic.tables import (
     sensor_token,
     token,
 )
-from bev_data.tables import load_tables
-from bev_data.taxonomy import CATEGORY_TO_CLASS
 from harness import processor
 
 VERSION, SPLIT = "v1.0-trainval", "val"

@@ -30,7 +30,7 @@ print(time.perf_counter() - began, length)
 """
 OPEN = {
     "infos": _OPEN.format(
-        imports="from bev_data.infos import open_infos",
+        imports="from bev_data.infos.infos import open_infos",
         expression=f"open_infos(sys.argv[1], '{VERSION}', sys.argv[2])",
     ),
     "pickle": _OPEN.format(
@@ -55,7 +55,7 @@ def measured(command: list[str]) -> tuple[float, float, str]:
 def prepare(root: Path) -> None:
     """Time `bev-data prepare` on the tables."""
     shutil.rmtree(root / "infos", ignore_errors=True)
-    code = "import sys; from bev_data.cli import main; sys.exit(main())"
+    code = "import sys; from bev_data.commands.main import main; sys.exit(main())"
     seconds, peak, output = measured([sys.executable, "-c", code, "prepare", str(root), "--check", "tables"])
     print(f"\n## Prepare\n{output.strip()}\n{seconds:.0f} s, peak {peak:.1f} GB (limits: 600 s, 8 GB)")
 
@@ -114,7 +114,7 @@ def memory_of_workers(
 
 def memory(root: Path) -> None:
     """Memory of infos and of the pickle with 1 and 4 workers."""
-    from bev_data.infos import Infos
+    from bev_data.infos.infos import Infos
 
     def infos(split: str) -> Callable[[], object]:
         return lambda: Infos.load(root / "infos" / f"{VERSION}_{split}.arrow")
@@ -163,8 +163,8 @@ def memory(root: Path) -> None:
 
 def export(root: Path) -> None:
     """The validation split as BEVDepth's pickle, checked against the infos."""
-    from bev_data.infos import open_infos
-    from bev_data.pickles import export_pickle
+    from bev_data.infos.infos import open_infos
+    from bev_data.infos.pickles import export_pickle
 
     infos = open_infos(root, VERSION, "val")
     path = root / "val.pkl"

@@ -17,9 +17,9 @@ from typing import TextIO
 from nuscenes.utils import splits
 from tqdm import tqdm
 
-from bev_data.synthetic.rig import CAMERAS, LIDAR
-from bev_data.synthetic.tables import attribute_tokens, category_token, fixed_tables, sensor_token
-from bev_data.tables import TABLES
+from bev_data.nuscenes.versions import TABLES
+from bev_data.world.database.rows import attribute_tokens, category_token, fixed_tables, sensor_token
+from bev_data.world.street.rig import CAMERAS, LIDAR
 
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 # Recordings per key frame interval of half a second.

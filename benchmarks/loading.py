@@ -22,7 +22,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bev_data.augment import (
+from bev_data.infos.info import CameraFrame, Info
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.samples.augment import (
     BevAugmentation,
     ImageAugmentation,
     ImageTransform,
@@ -31,15 +33,13 @@ from bev_data.augment import (
     draw_image_transform,
     place_depth,
 )
-from bev_data.batch import collate
-from bev_data.dataset import NuScenesDataset, SampleOptions
-from bev_data.depth_gt import write_depth_files
-from bev_data.images import read_image, read_pixels
-from bev_data.info import CameraFrame, Info
-from bev_data.infos import Infos, open_infos
-from bev_data.lidar_depth import depth_points, read_depth_file
-from bev_data.resample import place_image
-from bev_data.synthetic import write_world
+from bev_data.samples.batch import collate
+from bev_data.samples.dataset import NuScenesDataset, SampleOptions
+from bev_data.samples.depth_files import write_depth_files
+from bev_data.samples.images import read_image, read_pixels
+from bev_data.samples.lidar_depth import depth_points, read_depth_file
+from bev_data.samples.resample import place_image
+from bev_data.world import write_world
 from harness import interleave, processor
 
 SIZE = (256, 704)

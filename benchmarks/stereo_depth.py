@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from bev_data.synthetic import write_world
+from bev_data.world import write_world
 from bev_train.quickstart import CONFIG, VAL_SCENES, WORLD
 from bev_train.runner import run
 

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bev_data.batch import Batch, collate
-from bev_data.dataset import NuScenesDataset
 from bev_data.geometry import pose
-from bev_data.history import History
-from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
-from bev_data.infos import open_infos
+from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
+from bev_data.infos.infos import open_infos
 from bev_data.rig import save_rig
+from bev_data.samples.batch import Batch, collate
+from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.history import History
 
 # Width and height in pixels, focal length in pixels, mounting: quaternion (w, x, y, z) and metres.
 # A camera's axes are x right, y down, z forward; the vehicle's are x forward, y left, z up.

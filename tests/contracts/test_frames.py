@@ -11,15 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from bev_data.augment import augment_boxes
-from bev_data.batch import collate
-from bev_data.dataset import BevAugmentation, History, ImageAugmentation, NuScenesDataset, SampleOptions
-from bev_data.evaluate import evaluate_detections
-from bev_data.evaluate_depth import lidar_points
-from bev_data.infos import open_infos
-from bev_data.results import ground_truth_results, to_nuscenes_results
-from bev_data.synthetic import write_world
-from bev_data.taxonomy import CLASSES
+from bev_data.infos.infos import open_infos
+from bev_data.nuscenes.taxonomy import CLASSES
+from bev_data.samples.augment import augment_boxes
+from bev_data.samples.batch import collate
+from bev_data.samples.dataset import (
+    BevAugmentation,
+    History,
+    ImageAugmentation,
+    NuScenesDataset,
+    SampleOptions,
+)
+from bev_data.scores.depth import lidar_points
+from bev_data.scores.official import evaluate_detections
+from bev_data.scores.results import ground_truth_results, to_nuscenes_results
+from bev_data.world import write_world
 from bev_models import BEVGrid, BoxCoder, HeadConfig, TaskMaps
 from bev_models.targets import center_targets
 

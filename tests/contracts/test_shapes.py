@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bev_data.batch import Sample, SampleMeta, collate
-from bev_data.taxonomy import CLASSES
+from bev_data.nuscenes.taxonomy import CLASSES
+from bev_data.samples.batch import Sample, SampleMeta, collate
 from bev_models import (
     BEVEncoderConfig,
     BEVGrid,

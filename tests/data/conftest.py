@@ -248,7 +248,7 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mini_val(database):
     """Infos of its mini_val split, in a file."""
-    from bev_data.infos import open_infos
+    from bev_data.infos.infos import open_infos
 
     return open_infos(database, "v1.0-mini", "mini_val", progress=False)
 

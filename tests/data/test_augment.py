@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bev_data.augment import (
+from bev_data.samples.augment import (
     BevAugmentation,
     ImageAugmentation,
     ImageTransform,

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from bev_data.checks import check_version
-from bev_data.cli import main
-from bev_data.depth_gt import write_depth_files
+from bev_data.commands.main import main
 from bev_data.geometry import invert, quaternion_to_matrix, transform_points
-from bev_data.infos import build_infos, open_infos
+from bev_data.infos.infos import build_infos, open_infos
+from bev_data.samples.depth_files import write_depth_files
 
 IMAGE = "samples/CAM_FRONT/scene-0103-CAM_FRONT-3.jpg"
 SWEEP = "sweeps/CAM_BACK/scene-0103-CAM_BACK-4.jpg"

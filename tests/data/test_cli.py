@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bev_data.cli import main
-from bev_data.infos import Infos, open_infos
-from bev_data.lidar_depth import read_depth_file
-from bev_data.results import ground_truth_results, write_results
+from bev_data.commands.main import main
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.samples.lidar_depth import read_depth_file
+from bev_data.scores.results import ground_truth_results, write_results
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_wrong_numbers_are_refused(root, capsys, arguments, message):
 
 
 def test_the_command_is_installed(root):
-    command = [sys.executable, "-c", "import sys; from bev_data.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from bev_data.commands.main import main; sys.exit(main())"]
     done = subprocess.run(
         [*command, "infos", str(root / "nowhere")], capture_output=True, text=True, check=False
     )

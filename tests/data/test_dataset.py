@@ -9,21 +9,21 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from bev_data.augment import augment_boxes
-from bev_data.batch import collate
-from bev_data.dataset import (
+from bev_data.geometry import invert, matrix_to_quaternion, pose
+from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.samples.augment import augment_boxes
+from bev_data.samples.batch import collate
+from bev_data.samples.dataset import (
     BevAugmentation,
     History,
     ImageAugmentation,
     NuScenesDataset,
     SampleOptions,
 )
-from bev_data.depth_gt import write_depth_files
-from bev_data.geometry import invert, matrix_to_quaternion, pose
-from bev_data.history import history_frames
-from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
-from bev_data.infos import Infos, open_infos
-from bev_data.lidar_depth import depth_points
+from bev_data.samples.depth_files import write_depth_files
+from bev_data.samples.history import history_frames
+from bev_data.samples.lidar_depth import depth_points
 
 SIZE = (32, 64)
 NO_HISTORY = History(frames=0)

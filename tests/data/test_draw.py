@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bev_data.draw import draw_sample
-from bev_data.drawing.box_projection import project_boxes
-from bev_data.drawing.canvas import Canvas
-from bev_data.drawing.style import CLASS_COLORS
-from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
-from bev_data.infos import build_infos, find_version
+from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
+from bev_data.infos.infos import build_infos, find_version
+from bev_data.pictures.box_projection import project_boxes
+from bev_data.pictures.canvas import Canvas
+from bev_data.pictures.page import draw_sample
+from bev_data.pictures.style import CLASS_COLORS
 
 INTRINSICS = np.array([[80.0, 0, 49.5], [0, 80.0, 29.5], [0, 0, 1]])
 SIZE = (100, 60)

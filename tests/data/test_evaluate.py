@@ -6,19 +6,19 @@ import torch
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.evaluate import DetectionEval
 
-from bev_data.batch import collate
-from bev_data.dataset import History, NuScenesDataset
-from bev_data.evaluate import evaluate_detections
-from bev_data.evaluate_depth import (
+from bev_data.infos.infos import build_infos
+from bev_data.nuscenes.versions import load_tables
+from bev_data.samples.batch import collate
+from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.scores.depth import (
     depth_error_sums,
     depth_quality,
     depth_scores,
     in_boxes,
     lidar_points,
 )
-from bev_data.infos import build_infos
-from bev_data.results import ground_truth_results, to_nuscenes_results, write_results
-from bev_data.tables import load_tables
+from bev_data.scores.official import evaluate_detections
+from bev_data.scores.results import ground_truth_results, to_nuscenes_results, write_results
 
 ERRORS = {
     "trans_err": "mATE",

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bev_data.evaluate import evaluate_detections
-from bev_data.splits import split_tokens
-from bev_data.taxonomy import CLASSES
+from bev_data.nuscenes.splits import split_tokens
+from bev_data.nuscenes.taxonomy import CLASSES
+from bev_data.scores.official import evaluate_detections
 
 CATEGORIES = {
     "vehicle.car": "vehicle.moving",

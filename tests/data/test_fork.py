@@ -16,10 +16,10 @@ import torch
 from pathlib import Path
 from torch.utils.data import DataLoader
 
-from bev_data.batch import collate
-from bev_data.dataset import History, NuScenesDataset
-from bev_data.infos import build_infos
-from bev_data.prepare import prepare
+from bev_data.samples.batch import collate
+from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.infos.infos import build_infos
+from bev_data.checks.prepare import prepare
 
 root = Path(sys.argv[1])
 torch.set_num_threads(2)

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bev_data.augment import ImageAugmentation, ImageTransform, draw_image_transform, evaluation_transform
-from bev_data.dataset import History, NuScenesDataset, SampleOptions
-from bev_data.images import load_image, place_image, read_image, read_pixels
-from bev_data.info import CameraFrame
+from bev_data.infos.info import CameraFrame
+from bev_data.samples.augment import (
+    ImageAugmentation,
+    ImageTransform,
+    draw_image_transform,
+    evaluation_transform,
+)
+from bev_data.samples.dataset import History, NuScenesDataset, SampleOptions
+from bev_data.samples.images import load_image, place_image, read_image, read_pixels
 
 SIZE = (320, 180)
 INPUT = (96, 64)

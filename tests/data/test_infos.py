@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bev_data.info import Annotations, CameraFrame, Info
-from bev_data.infos import Infos, build_infos, find_version, infos_path, open_infos
-from bev_data.splits import list_splits, split_members
-from bev_data.tables import load_tables
+from bev_data.infos.info import Annotations, CameraFrame, Info
+from bev_data.infos.infos import Infos, build_infos, find_version, infos_path, open_infos
+from bev_data.nuscenes.splits import list_splits, split_members
+from bev_data.nuscenes.versions import load_tables
 
 
 def test_key_frames_come_scene_by_scene_in_time(mini_val):

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bev_data.depth_gt import write_depth_files
 from bev_data.geometry import pose
-from bev_data.info import CameraFrame, LidarFrame
-from bev_data.lidar_depth import depth_file, depth_points, project_lidar, read_depth_file, read_lidar
+from bev_data.infos.info import CameraFrame, LidarFrame
+from bev_data.samples.depth_files import write_depth_files
+from bev_data.samples.lidar_depth import depth_file, depth_points, project_lidar, read_depth_file, read_lidar
 
 LOOKS_AHEAD = pose([0.5, -0.5, 0.5, -0.5], [0, 0, 1.5])  # a camera 1.5 m above the ground
 AHEAD = CameraFrame(
@@ -61,7 +61,7 @@ def test_points_are_the_published_ones(goldens):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_files_hold_what_the_loader_computes(write_database, tmp_path, workers):
-    from bev_data.infos import open_infos
+    from bev_data.infos.infos import open_infos
 
     root = write_database(tmp_path / "d", scenes={"scene-0103": 2})
     infos = open_infos(root, "v1.0-mini", "mini_val", progress=False)
@@ -81,7 +81,7 @@ def test_files_hold_what_the_loader_computes(write_database, tmp_path, workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_missing_or_damaged_sweep_stops_the_run_by_name(write_database, tmp_path, workers):
-    from bev_data.infos import open_infos
+    from bev_data.infos.infos import open_infos
 
     root = write_database(tmp_path / "d", scenes={"scene-0103": 2})
     infos = open_infos(root, "v1.0-mini", "mini_val", progress=False)

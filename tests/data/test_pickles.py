@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from bev_data.cli import main
-from bev_data.infos import Infos, open_infos
-from bev_data.pickles import export_pickle, import_pickle, load_plain_pickle
+from bev_data.commands.main import main
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.infos.pickles import export_pickle, import_pickle, load_plain_pickle
 
 
 @pytest.fixture

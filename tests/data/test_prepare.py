@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from bev_data.cli import main
-from bev_data.infos import Infos, open_infos
-from bev_data.prepare import prepare
-from bev_data.splits import list_splits, split_tokens
+from bev_data.checks.prepare import prepare
+from bev_data.commands.main import main
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.nuscenes.splits import list_splits, split_tokens
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_problems_are_shown_and_end_with_1(root, capsys):
 # In a process of its own, since the limit would hold for whatever file the tests report to.
 _SMALL_DISK = """
 import resource, sys
-from bev_data.cli import main
+from bev_data.commands.main import main
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(main(sys.argv[2:]))
@@ -227,8 +227,8 @@ def test_leftovers_of_killed_runs_are_removed(root):
 _KILL = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
-from bev_data.infos import Infos
-from bev_data.prepare import prepare
+from bev_data.infos.infos import Infos
+from bev_data.checks.prepare import prepare
 from nuscenes.utils import splits
 
 source, scratch = Path(sys.argv[1]), Path(sys.argv[2])

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bev_data.dataset import History, NuScenesDataset
-from bev_data.evaluate import evaluate_detections
 from bev_data.geometry import boxes_to_frame, invert, transform_points
-from bev_data.infos import build_infos
-from bev_data.lidar_depth import depth_points, read_lidar
-from bev_data.results import ground_truth_results
+from bev_data.infos.infos import build_infos
+from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.lidar_depth import depth_points, read_lidar
+from bev_data.scores.official import evaluate_detections
+from bev_data.scores.results import ground_truth_results
 
 FOLDER = os.environ.get("BEV_NUSCENES_DIR")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="BEV_NUSCENES_DIR is not set")

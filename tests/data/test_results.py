@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from bev_data.dataset import History, NuScenesDataset
 from bev_data.geometry import pose
-from bev_data.infos import build_infos
-from bev_data.results import (
+from bev_data.infos.infos import build_infos
+from bev_data.nuscenes.taxonomy import CLASSES
+from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.scores.results import (
     attribute_of,
     check_results,
     from_nuscenes_results,
@@ -17,7 +18,6 @@ from bev_data.results import (
     to_nuscenes_results,
     write_results,
 )
-from bev_data.taxonomy import CLASSES
 
 POSE = pose([0.9, 0.01, -0.02, 0.4], [1000, 600, 0.5])
 BOXES = np.array([[10.0, 2, 0.5, 4.5, 1.9, 1.6, 0.3, 5, 0.1], [-8, 1, 0.2, 0.6, 0.7, 1.8, -2, 0, 0]])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bev_data.cli import main
-from bev_data.dataset import NuScenesDataset
+from bev_data.commands.main import main
 from bev_data.geometry import pose
-from bev_data.history import History, history_frames
-from bev_data.info import Annotations, CameraFrame, Info, LidarFrame
-from bev_data.infos import Infos, open_infos
+from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
+from bev_data.infos.infos import Infos, open_infos
 from bev_data.rig import check_rig, complete_key_frames, save_rig
+from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.history import History, history_frames
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_rig.py"
 SIZES = ((64, 48), (96, 40), (40, 80), (33, 31), (70, 50), (64, 64), (50, 34))
@@ -165,7 +165,7 @@ class TestMissing:
         assert self.usable(infos, History(frames=1, missing="drop")) == [1, 2, 3]
 
     def usable(self, infos, history):
-        from bev_data.history import usable_key_frames
+        from bev_data.samples.history import usable_key_frames
 
         return usable_key_frames(infos, history, ("a", "b")).tolist()
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bev_data.dataset import History, NuScenesDataset
-from bev_data.sampler import ClassBalanced, class_balanced_indices, samples_of_class
-from bev_data.taxonomy import CATEGORY_TO_CLASS, CLASSES
+from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS, CLASSES
+from bev_data.samples.balanced import ClassBalanced, class_balanced_indices, samples_of_class
+from bev_data.samples.dataset import History, NuScenesDataset
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from bev_data.batch import collate
-from bev_data.dataset import History, NuScenesDataset
-from bev_data.info import Annotations, Info
-from bev_data.infos import Infos
-from bev_data.sequence_sampler import SequenceSampler
+from bev_data.infos.info import Annotations, Info
+from bev_data.infos.infos import Infos
+from bev_data.samples.batch import collate
+from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.sequences import SequenceSampler
 
 # Key frames of five scenes.
 SCENES = {"a": 4, "b": 9, "c": 8, "d": 3, "e": 12}

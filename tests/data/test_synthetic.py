@@ -16,9 +16,9 @@ from nuscenes.utils.data_classes import LidarPointCloud
 from nuscenes.utils.geometry_utils import points_in_box
 from PIL import Image
 
-from bev_data.synthetic import Scene, View, build_scene, camera_pose, render, scan, write_world
-from bev_data.synthetic.layout import KINDS
-from bev_data.taxonomy import CATEGORY_TO_CLASS
+from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
+from bev_data.world import Scene, View, build_scene, camera_pose, render, scan, write_world
+from bev_data.world.street.layout import KINDS
 
 Points = NDArray[np.float64]
 SIZE = (320, 180)

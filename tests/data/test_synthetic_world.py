@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bev_data.cli import main
-from bev_data.synthetic import write_world
-from bev_data.synthetic.record import WorldSpec
-from bev_data.synthetic.world import scene_names
+from bev_data.commands.main import main
+from bev_data.world import write_world
+from bev_data.world.database.record import WorldSpec
+from bev_data.world.world import scene_names
 
 SMALL: dict[str, Any] = {
     "scenes": 2,

@@ -47,7 +47,7 @@ class Result(NamedTuple):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """Rendered v1.0-mini: a training and a validation scene of three key frames."""
-    from bev_data.synthetic import write_world
+    from bev_data.world import write_world
 
     return write_world(
         tmp_path_factory.mktemp("data") / "world",

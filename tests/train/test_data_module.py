@@ -5,9 +5,9 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from bev_data.dataset import History, NuScenesDataset
-from bev_data.infos import open_infos
-from bev_data.sampler import ClassBalanced
+from bev_data.infos.infos import open_infos
+from bev_data.samples.balanced import ClassBalanced
+from bev_data.samples.dataset import History, NuScenesDataset
 from bev_train.data_module import DetectionDataModule, EpochSampler
 
 # Lightning, about a run this small; that a loader cannot go on within an epoch would still be an error.

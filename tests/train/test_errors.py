@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from bev_data.infos import open_infos
+from bev_data.infos.infos import open_infos
 from bev_data.rig import save_rig
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from bev_data.checks.files import FileChecker
 from bev_data.checks.problem import Problem
 from bev_data.errors import InputError
-from bev_data.info import CameraFrame, Info, LidarFrame
-from bev_data.infos import Infos
+from bev_data.infos.info import CameraFrame, Info, LidarFrame
+from bev_data.infos.infos import Infos
 from bev_data.locations import infos_path
-from bev_data.taxonomy import CATEGORY_TO_CLASS
+from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
 
 _RIGID = 1e-6  # how far a rotation may be from one
 _SHOWN = 5  # problems in an error's message

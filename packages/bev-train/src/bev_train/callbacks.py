@@ -11,11 +11,11 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bev_data.batch import Batch
-from bev_data.dataset import NuScenesDataset
-from bev_data.evaluate import evaluate_detections
-from bev_data.evaluate_depth import RANGES, depth_error_table, depth_scores, lidar_points, table_rows
-from bev_data.results import to_nuscenes_results
+from bev_data.samples.batch import Batch
+from bev_data.samples.dataset import NuScenesDataset
+from bev_data.scores.depth import RANGES, depth_error_table, depth_scores, lidar_points, table_rows
+from bev_data.scores.official import evaluate_detections
+from bev_data.scores.results import to_nuscenes_results
 from bev_train.errors import InputError
 from bev_train.gather import gather, merge, on_rank_zero
 from bev_train.module import DetectionModule, DetectionOutput

@@ -9,7 +9,7 @@ from typing import Literal
 import safetensors.torch
 import torch
 
-from bev_data.files import atomic_path
+from bev_data.atomic import atomic_path
 from bev_models import build_detector
 from bev_models.checkpoints import is_published, to_published
 from bev_models.config import config_from_dict

@@ -10,18 +10,18 @@ from lightning import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, DistributedSampler
 
-from bev_data.batch import Sample, collate
-from bev_data.dataset import (
+from bev_data.infos.infos import Infos, find_version, open_infos
+from bev_data.nuscenes.taxonomy import CLASSES
+from bev_data.samples.balanced import ClassBalanced
+from bev_data.samples.batch import Sample, collate
+from bev_data.samples.dataset import (
     BevAugmentation,
     History,
     ImageAugmentation,
     NuScenesDataset,
     SampleOptions,
 )
-from bev_data.infos import Infos, find_version, open_infos
-from bev_data.sampler import ClassBalanced
-from bev_data.sequence_sampler import SequenceSampler
-from bev_data.taxonomy import CLASSES
+from bev_data.samples.sequences import SequenceSampler
 from bev_train.errors import InputError
 
 Stage = Literal["train", "val", "test", "predict"]

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from bev_data.batch import Batch
+from bev_data.samples.batch import Batch
 from bev_models import (
     Cameras,
     DetectionLoss,

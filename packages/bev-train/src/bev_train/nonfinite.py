@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bev_data.batch import Batch
+from bev_data.samples.batch import Batch
 from bev_models import Predictions
 from bev_train.errors import NonFiniteError
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bev_data.files import atomic_path
-from bev_data.taxonomy import CLASSES
+from bev_data.atomic import atomic_path
+from bev_data.nuscenes.taxonomy import CLASSES
 
 CONFIG = "quickstart"
 TRAIN_SCENES, VAL_SCENES = 36, 6
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         class_range (metres up to which boxes count), AP per class, minutes, and where the pictures are.
     """
     # Torch and Lightning take seconds to import; `--help` does without.
-    from bev_data.synthetic import write_world
+    from bev_data.world import write_world
     from bev_train.runner import run as run_command
 
     clock = _Clock(options.output / "minutes.json")

@@ -8,11 +8,11 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bev_data.batch import Batch
-from bev_data.dataset import NuScenesDataset
-from bev_data.draw import draw_sample
-from bev_data.files import atomic_path
-from bev_data.results import write_results
+from bev_data.atomic import atomic_path
+from bev_data.pictures.page import draw_sample
+from bev_data.samples.batch import Batch
+from bev_data.samples.dataset import NuScenesDataset
+from bev_data.scores.results import write_results
 from bev_train.callbacks import Found, as_results, collect
 from bev_train.data_module import Stage
 from bev_train.gather import gather, merge, on_rank_zero

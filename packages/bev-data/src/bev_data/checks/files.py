@@ -12,8 +12,8 @@ from PIL import Image
 from bev_data.checks.problem import Problem
 from bev_data.errors import InputError
 from bev_data.geometry import boxes_to_frame, invert, transform_points
-from bev_data.info import CameraFrame, Info, LidarFrame
-from bev_data.lidar_depth import depth_file, project_lidar, read_depth_file, read_lidar
+from bev_data.infos.info import CameraFrame, Info, LidarFrame
+from bev_data.samples.lidar_depth import depth_file, project_lidar, read_depth_file, read_lidar
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bev_data.atomic import atomic_path
 from bev_data.checks.problem import Problem
-from bev_data.files import atomic_path
 
 
 @dataclass(frozen=True)

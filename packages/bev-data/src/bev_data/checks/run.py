@@ -11,14 +11,14 @@ from bev_data.checks.problem import Problem
 from bev_data.checks.report import Report
 from bev_data.checks.tables import check_tables
 from bev_data.errors import InputError
-from bev_data.infos import Infos
-from bev_data.infos_build import build_batch
+from bev_data.infos.build import build_batch
+from bev_data.infos.infos import Infos
 from bev_data.locations import infos_folder
+from bev_data.nuscenes.columns import TableColumns
+from bev_data.nuscenes.rows import SampleData, read_rows
+from bev_data.nuscenes.splits import split_fingerprint
+from bev_data.nuscenes.versions import TABLES, list_versions
 from bev_data.parallel import parallel_map
-from bev_data.splits import split_fingerprint
-from bev_data.table_columns import TableColumns
-from bev_data.table_rows import SampleData, read_rows
-from bev_data.tables import TABLES, list_versions
 
 
 def check_version(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bev_data.checks.problem import Problem
 from bev_data.geometry import quaternion_to_matrix
-from bev_data.table_columns import BROKEN_LINK, NO_LINK, TableColumns
-from bev_data.table_rows import CalibratedSensor
+from bev_data.nuscenes.columns import BROKEN_LINK, NO_LINK, TableColumns
+from bev_data.nuscenes.rows import CalibratedSensor
 
 F64 = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bev_data.checks import check_version
 from bev_data.checks.report import write_fix_list
 from bev_data.commands.options import add_command, add_workers, number
-from bev_data.tables import find_version, list_versions
+from bev_data.nuscenes.versions import find_version, list_versions
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bev_data.errors import InputError
-from bev_data.infos import infos_without_tables
-from bev_data.splits import list_splits
-from bev_data.tables import check_tables, find_version, list_versions
+from bev_data.infos.infos import infos_without_tables
+from bev_data.nuscenes.splits import list_splits
+from bev_data.nuscenes.versions import check_tables, find_version, list_versions
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

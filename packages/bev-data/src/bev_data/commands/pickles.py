@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from bev_data.commands.options import add_command, add_version, version_and_splits
 from bev_data.errors import InputError
-from bev_data.infos import find_version, infos_path, open_infos
-from bev_data.pickles import export_pickle, import_pickle, split_of_pickle
-from bev_data.tables import list_versions
+from bev_data.infos.infos import find_version, infos_path, open_infos
+from bev_data.infos.pickles import export_pickle, import_pickle, split_of_pickle
+from bev_data.nuscenes.versions import list_versions
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bev_data.checks.prepare import prepare
 from bev_data.commands.options import add_command, add_version, add_workers, chosen_version, positive
-from bev_data.depth_gt import write_depth_files
 from bev_data.errors import InputError
-from bev_data.infos import build_infos, infos_path, open_infos
-from bev_data.prepare import prepare
-from bev_data.splits import list_splits
+from bev_data.infos.infos import build_infos, infos_path, open_infos
+from bev_data.nuscenes.splits import list_splits
+from bev_data.samples.depth_files import write_depth_files
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands

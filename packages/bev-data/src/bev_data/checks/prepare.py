@@ -1,0 +1,225 @@
+"""`bev-data prepare`: all that a data root needs before training, in one go that may be stopped."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from bev_data.checks import Report, check_version
+from bev_data.errors import InputError
+from bev_data.infos.build import build_batch
+from bev_data.infos.infos import Infos, infos_path
+from bev_data.locations import infos_folder
+from bev_data.nuscenes.columns import TableColumns
+from bev_data.nuscenes.splits import (
+    add_splits,
+    list_splits,
+    read_split_file,
+    split_fingerprint,
+    split_members,
+)
+from bev_data.nuscenes.versions import check_tables, list_versions
+from bev_data.samples.depth_files import write_depth_files
+
+Check = Literal["sample", "tables", "none"]
+
+# Halves of the train split, which only tracking needs: made when they are asked for.
+_HALVES = ("train_detect", "train_track")
+# Key frames whose files are read to check what was made.
+_CHECKED_FRAMES = 100
+# A temporary file that nobody has written to for so long was left by a process that was killed; seconds.
+_ABANDONED = 600.0
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """A split and its infos.
+
+    Attributes:
+        infos: in their file.
+        made: False where the file was there and up to date.
+        boxes: number of annotations.
+    """
+
+    infos: Infos
+    made: bool
+    boxes: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made and found."""
+
+    splits: tuple[PreparedSplit, ...]
+    depth_files: tuple[int, int] | None
+    reports: tuple[Report, ...]
+
+    @property
+    def problems(self) -> int:
+        """Number of problems that the check found."""
+        return sum(len(report.problems) for report in self.reports)
+
+    def text(self) -> str:
+        """The summary as lines."""
+        lines = [f"{'version':<16}{'split':<14}{'key frames':>11}{'cameras':>9}{'boxes':>10}  infos"]
+        for split in self.splits:
+            infos = split.infos
+            lines.append(
+                f"{infos.version:<16}{infos.split:<14}{len(infos):>11}{len(infos.cameras):>9}"
+                f"{split.boxes:>10}  {'made' if split.made else 'kept'}: {infos.path}"
+            )
+        if self.depth_files is None:
+            lines.append("depth: computed from lidar while training")
+        else:
+            lines.append(f"depth: {self.depth_files[0]} files written, {self.depth_files[1]} kept")
+        lines += [f"check: {report.text()}" for report in self.reports]
+        return "\n".join(lines)
+
+
+def prepare(
+    root: Path,
+    *,
+    versions: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    split_files: Sequence[Path] = (),
+    num_sweeps: int | None = None,
+    depth_files: bool = False,
+    check: Check = "sample",
+    workers: int = 1,
+    progress: bool = True,
+) -> Prepared:
+    """Write the infos of all splits of a data root, depth files if wanted, and check the result.
+
+    Everything is written whole or not at all, and what is there and up to date is kept: a run that was
+    stopped, even killed, goes on where it was.
+
+    Args:
+        root: data root.
+        versions: such as v1.0-mini; None for all there are.
+        splits: None for all that the versions have, those of one's own among them.
+        split_files: of splits of one's own to add; see `bev_data.nuscenes.splits.read_split_file`.
+        num_sweeps: the most images before each key frame to note; None for what there is already, else 6.
+        depth_files: write lidar depth to `depth_gt/`; without, the loader computes the same numbers.
+        check: "sample": the tables, and the files of some key frames. "tables": the tables. "none": nothing.
+        workers: processes for depth files and the check.
+        progress: show progress bars.
+
+    Raises:
+        FileNotFoundError: if the root, a version, a table or a lidar file is missing.
+        ValueError: if a split is unknown, or a table or a lidar file is damaged.
+        OSError: if a file cannot be written.
+    """
+    names = _versions(root, versions)
+    _remove_abandoned(infos_folder(root), root / "depth_gt")
+    for path in split_files:
+        if len(names) > 1:
+            raise InputError(f"with a split file, say for which version it is: {', '.join(names)}")
+        add_splits(root, names[0], read_split_file(path))
+    wanted = _wanted(root, names, splits)
+    prepared: list[PreparedSplit] = []
+    reports: list[Report] = []
+    written = kept = 0
+    for version in names:
+        tables = _Tables(root, version, progress)
+        of_version = [_prepare_split(tables, split, num_sweeps) for split in wanted[version]]
+        for split in of_version if depth_files else ():
+            counts = write_depth_files(root, split.infos, workers=workers, progress=progress)
+            written, kept = written + counts[0], kept + counts[1]
+        if check != "none":
+            total = sum(len(split.infos) for split in of_version)
+            reports.append(
+                check_version(
+                    root,
+                    version,
+                    fraction=min(1.0, _CHECKED_FRAMES / max(1, total)) if check == "sample" else 0.0,
+                    workers=workers,
+                    progress=progress,
+                    tables=tables.columns(),
+                )
+            )
+        prepared += of_version
+    return Prepared(tuple(prepared), (written, kept) if depth_files else None, tuple(reports))
+
+
+class _Tables:
+    """The tables of a version, read when the first split asks for them."""
+
+    def __init__(self, root: Path, version: str, progress: bool) -> None:
+        self.root, self.version, self._progress = root, version, progress
+        self._columns: TableColumns | None = None
+
+    def columns(self) -> TableColumns:
+        if self._columns is None:
+            columns = TableColumns(self.root, self.version)
+            title = f"tables of {self.version}"
+            with tqdm(total=2, desc=title, unit="table", disable=not self._progress) as bar:
+                for _ in (columns.recordings, columns.boxes):
+                    bar.update()
+            self._columns = columns
+        return self._columns
+
+
+def _versions(root: Path, versions: Sequence[str] | None) -> list[str]:
+    there = list_versions(root)
+    names = list(versions) if versions else there
+    if not names:
+        raise FileNotFoundError(
+            f"the data root must hold a version folder (v1.0-mini, v1.0-trainval or v1.0-test) with the "
+            f"nuScenes tables, got none in {root}; unpack the metadata archive there, or make a world with "
+            f"`bev-data synth`"
+        )
+    # All of them first: an hour of work is not to end at a table that was missing from the start.
+    for name in names:
+        check_tables(root, name)
+    return names
+
+
+def _wanted(root: Path, versions: Sequence[str], splits: Sequence[str] | None) -> dict[str, list[str]]:
+    """The splits to prepare, by version."""
+    there = {version: list_splits(root, version) for version in versions}
+    every = [split for of_version in there.values() for split in of_version]
+    unknown = [split for split in splits or () if split not in every]
+    add = "add a split of your own with `bev-data prepare --split-file FILE`"
+    if not every:
+        raise InputError(
+            f"{', '.join(versions)} in {root} must have scenes of a split that is known, got none; {add}"
+        )
+    if unknown:
+        raise InputError(
+            f"splits of {', '.join(versions)} in {root} must be some of: {', '.join(every)}; got "
+            f"{unknown[0]}; {add}"
+        )
+    return {
+        version: [split for split in of_version if split in (splits or set(of_version).difference(_HALVES))]
+        for version, of_version in there.items()
+    }
+
+
+def _prepare_split(tables: _Tables, split: str, num_sweeps: int | None) -> PreparedSplit:
+    root, version = tables.root, tables.version
+    members = split_members(root, version, split)
+    made_from = split_fingerprint(root, version, split)
+    path = infos_path(root, version, split)
+    sweeps = 6 if num_sweeps is None else num_sweeps
+    try:
+        infos = Infos.load(path)
+        if num_sweeps is None:
+            sweeps = infos.header.num_sweeps
+        made = infos.header.tables != made_from or infos.header.num_sweeps != sweeps
+    except (FileNotFoundError, InputError):
+        made = True
+    if made:
+        batch = build_batch(tables.columns(), version, split, members, sweeps, made_from)
+        infos = Infos(batch).save(path)
+    return PreparedSplit(infos, made, infos.num_boxes)
+
+
+def _remove_abandoned(*folders: Path) -> None:
+    now = time.time()
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            if now - path.stat().st_mtime > _ABANDONED:
+                path.unlink()

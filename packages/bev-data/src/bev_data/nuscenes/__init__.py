@@ -1,0 +1,1 @@
+"""nuScenes tables: rows, columns, versions, splits and classes."""

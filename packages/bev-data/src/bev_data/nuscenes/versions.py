@@ -1,0 +1,115 @@
+"""The nuScenes tables: which versions a data root has, and loading them with the devkit."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from bev_data.errors import InputError
+from bev_data.nuscenes.rows import Map, read_rows
+
+TABLES: tuple[str, ...] = (
+    "attribute",
+    "calibrated_sensor",
+    "category",
+    "ego_pose",
+    "instance",
+    "log",
+    "map",
+    "sample",
+    "sample_annotation",
+    "sample_data",
+    "scene",
+    "sensor",
+    "visibility",
+)
+
+
+def list_versions(root: Path) -> list[str]:
+    """Names of the version folders (`v1.0-*`) in a data root, sorted.
+
+    Raises:
+        FileNotFoundError: if the root is not a folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"the data root must be a folder, got {root}; check the path")
+    return sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
+
+
+def find_version(root: Path) -> str:
+    """The version a data root holds; where there are several: trainval before mini before test before others.
+
+    Raises:
+        FileNotFoundError: if the root is missing or has no version folder.
+    """
+    versions = list_versions(root)
+    if not versions:
+        raise FileNotFoundError(
+            f"the data root must hold a version folder (v1.0-mini, v1.0-trainval or v1.0-test) with the "
+            f"nuScenes tables, got none in {root}; unpack the metadata archive there, or make a world with "
+            f"`bev-data synth`"
+        )
+    preference = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
+    return next((name for name in preference if name in versions), versions[0])
+
+
+def check_tables(root: Path, version: str) -> None:
+    """Check that the version's folder and its 13 tables are there.
+
+    Raises:
+        FileNotFoundError: naming the first thing that is missing, and the versions there are.
+    """
+    versions = list_versions(root)
+    if version not in versions:
+        there = ", ".join(versions) if versions else "none"
+        raise FileNotFoundError(f"{root} must hold the folder {version}, got versions: {there}")
+    for table in TABLES:
+        path = root / version / f"{table}.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the table {table}.json must be in {path.parent}, but it is missing; "
+                f"unpack the metadata archive again"
+            )
+
+
+def fingerprint(root: Path, version: str) -> str:
+    """Name, size and time of every table file, as one JSON string: it changes when a table is replaced."""
+    files = [path for table in TABLES if (path := root / version / f"{table}.json").is_file()]
+    stats = [path.stat() for path in files]
+    return json.dumps([[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)])
+
+
+def load_tables(root: Path, version: str) -> Any:
+    """The devkit's `NuScenes` object, loaded once per process as long as the table files stay as they are.
+
+    Raises:
+        FileNotFoundError: if the root, the version, a table or a map mask is missing.
+        ValueError: if a table is damaged.
+    """
+    check_tables(root, version)
+    return _load_tables(root.resolve(), version, fingerprint(root, version))
+
+
+@lru_cache(maxsize=1)
+def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
+    maps = read_rows(root / version, "map", Map)
+    if not maps:
+        raise InputError(f"map.json must have a record, which the devkit needs, got none: {root / version}")
+    for record in maps:
+        path = root / record.filename
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the map mask {path} is missing, which the devkit needs; unpack the metadata archive again"
+            )
+    from nuscenes import NuScenes
+
+    try:
+        return NuScenes(version=version, dataroot=str(root), verbose=False)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"the tables must be JSON, got a damaged file in {root / version}: {error}"
+        ) from error
+    except KeyError as error:
+        raise InputError(
+            f"the tables in {root / version} must be whole, got a link to a record that is missing: {error}"
+        ) from error

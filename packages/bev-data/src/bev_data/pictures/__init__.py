@@ -1,0 +1,1 @@
+"""The parts of a sample's picture; `bev_data.pictures.page` puts them together."""

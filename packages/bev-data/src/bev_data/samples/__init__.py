@@ -1,0 +1,1 @@
+"""From a key frame on disk to a batch: history, images, augmentation, lidar depth."""

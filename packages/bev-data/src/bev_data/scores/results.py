@@ -1,0 +1,288 @@
+"""Detections as nuScenes results: boxes of keyego -> entries of the submission format, and its files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from bev_data.atomic import atomic_path
+from bev_data.errors import InputError
+from bev_data.geometry import boxes_to_frame, invert, matrix_to_quaternion, transform_points
+from bev_data.infos.infos import Infos
+from bev_data.nuscenes.taxonomy import CLASSES
+from bev_data.samples.dataset import select_boxes
+
+Results = dict[str, list[dict[str, Any]]]
+
+MAX_BOXES = 500  # per sample; the official evaluation refuses more
+
+_MODALITIES = {
+    "use_camera": True,
+    "use_lidar": False,
+    "use_radar": False,
+    "use_map": False,
+    "use_external": False,
+}
+
+# Attribute of a class when slow and when fast.
+_ATTRIBUTES: dict[str, tuple[str, str]] = {
+    "car": ("vehicle.parked", "vehicle.moving"),
+    "truck": ("vehicle.parked", "vehicle.moving"),
+    "construction_vehicle": ("vehicle.parked", "vehicle.moving"),
+    "bus": ("vehicle.stopped", "vehicle.moving"),
+    "trailer": ("vehicle.parked", "vehicle.moving"),
+    "barrier": ("", ""),
+    "motorcycle": ("cycle.without_rider", "cycle.with_rider"),
+    "bicycle": ("cycle.without_rider", "cycle.with_rider"),
+    "pedestrian": ("pedestrian.standing", "pedestrian.moving"),
+    "traffic_cone": ("", ""),
+}
+
+
+def attribute_of(class_name: str, speed: float, *, moving_speed: float = 0.2) -> str:
+    """The attribute that goes with a class and a speed; "" where the class has none.
+
+    A detector without an attribute branch can only go by speed: above the threshold a vehicle moves, a cycle
+    has a rider, a pedestrian walks; below it each class has what is most frequent among its resting objects.
+
+    Args:
+        class_name: detection class.
+        speed: in m/s; NaN counts as slow.
+        moving_speed: threshold in m/s.
+
+    Source: the attribute rule of the published evaluation.
+    """
+    slow, fast = _ATTRIBUTES[class_name]
+    return fast if speed > moving_speed else slow
+
+
+def to_nuscenes_results(
+    token: str,
+    keyego2global: Float[NDArray[np.float64], "4 4"],
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str] = CLASSES,
+    *,
+    moving_speed: float = 0.2,
+) -> list[dict[str, Any]]:
+    """Boxes of one sample as entries of a results file, best first, at most 500.
+
+    Args:
+        token: sample token.
+        keyego2global: pose of the frame that the boxes stand in.
+        boxes: [m,9] rows x y z l w h yaw vx vy; z at the centre of the box. Arrays, or tensors on the CPU.
+        scores: [m] in 0 to 1.
+        labels: [m] indices of `classes`.
+        classes: class names.
+        moving_speed: threshold of the attribute rule, m/s.
+
+    Raises:
+        ValueError: if the numbers of boxes, scores and labels differ, or a value is not finite.
+    """
+    box_rows = np.asarray(boxes, dtype=np.float64).reshape(-1, 9)
+    score_row, label_row = np.asarray(scores, dtype=np.float64).reshape(-1), np.asarray(labels).reshape(-1)
+    if not len(box_rows) == len(score_row) == len(label_row):
+        raise ValueError(
+            f"there must be as many scores and labels as boxes, got {len(box_rows)} boxes, "
+            f"{len(score_row)} scores and {len(label_row)} labels for {token}"
+        )
+    if not (np.isfinite(box_rows).all() and np.isfinite(score_row).all()):
+        raise ValueError(f"boxes and scores must be finite numbers, got NaN or infinity for {token}")
+    order = np.argsort(-score_row, kind="stable")[:MAX_BOXES]
+    box_rows, rotation = box_rows[order], keyego2global[:3, :3]
+    centers = transform_points(keyego2global, box_rows[:, 0:3])
+    velocities = box_rows[:, 7:9] @ rotation[:2, :2].T
+    entries = []
+    for box, center, velocity, score, label in zip(
+        box_rows, centers, velocities, score_row[order], label_row[order], strict=True
+    ):
+        name = classes[int(label)]
+        entries.append(
+            {
+                "sample_token": token,
+                "translation": center.tolist(),
+                "size": [box[4], box[3], box[5]],
+                "rotation": matrix_to_quaternion(rotation @ _about_z(box[6])).tolist(),
+                "velocity": velocity.tolist(),
+                "detection_name": name,
+                "detection_score": float(score),
+                "attribute_name": attribute_of(name, float(np.hypot(*velocity)), moving_speed=moving_speed),
+            }
+        )
+    return entries
+
+
+def from_nuscenes_results(
+    entries: Sequence[Mapping[str, Any]],
+    keyego2global: Float[NDArray[np.float64], "4 4"],
+    classes: Sequence[str] = CLASSES,
+) -> tuple[Float[NDArray[np.float64], "m 9"], Float[NDArray[np.float64], "m"], NDArray[np.int64]]:
+    """Entries of one sample as boxes of keyego, scores and labels; entries of other classes are left out."""
+    known = [entry for entry in entries if entry["detection_name"] in classes]
+    fields = {
+        name: np.array([entry[name] for entry in known], dtype=np.float64).reshape(-1, length)
+        for name, length in _LENGTHS.items()
+    }
+    boxes = boxes_to_frame(
+        invert(keyego2global),
+        fields["translation"],
+        fields["size"][:, [1, 0, 2]],
+        fields["rotation"],
+        fields["velocity"],
+    )
+    labels = np.array([classes.index(entry["detection_name"]) for entry in known], dtype=np.int64)
+    return boxes, fields["detection_score"][:, 0], labels
+
+
+def _about_z(yaw: float) -> Float[NDArray[np.float64], "3 3"]:
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def ground_truth_results(infos: Infos, classes: Sequence[str] = CLASSES) -> Results:
+    """The annotations as if a detector had found them all with score 1; boxes without points are left out."""
+    results: Results = {}
+    for info in infos:
+        a = info.annotations
+        chosen, labels = select_boxes(a, classes, min_points=1)
+        results[info.token] = [
+            {
+                "sample_token": info.token,
+                "translation": a.centers[i].tolist(),
+                "size": a.sizes[i][[1, 0, 2]].tolist(),
+                "rotation": a.rotations[i].tolist(),
+                "velocity": np.nan_to_num(a.velocities[i], nan=0.0).tolist(),
+                "detection_name": classes[label],
+                "detection_score": 1.0,
+                "attribute_name": a.attributes[i],
+            }
+            for i, label in zip(chosen, labels, strict=True)
+        ]
+    return results
+
+
+def check_results(
+    results: Mapping[str, Sequence[Mapping[str, Any]]], tokens: Sequence[str] | None = None
+) -> None:
+    """Check what the official evaluation would refuse.
+
+    Args:
+        results: by sample token.
+        tokens: the samples that there must be, no more and no fewer; None to leave that open.
+
+    Raises:
+        ValueError: naming the sample and what is wrong.
+    """
+    if tokens is not None and set(results) != set(tokens):
+        missing, extra = set(tokens) - set(results), set(results) - set(tokens)
+        example = next(iter(sorted(missing) or sorted(extra)))
+        raise InputError(
+            f"results must have an entry for every sample of the split and for no other, "
+            f"got {len(missing)} missing and {len(extra)} unknown ones, such as {example}"
+        )
+    for token, entries in results.items():
+        if len(entries) > MAX_BOXES:
+            raise InputError(f"a sample must have at most {MAX_BOXES} boxes, got {len(entries)} for {token}")
+        if not _is_sound(token, entries):
+            for entry in entries:
+                _check_entry(token, entry)
+
+
+_LENGTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detection_score": 1}
+
+
+def _is_sound(token: str, entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all entries of a sample pass; at once, because a results file may hold millions of them."""
+    try:
+        for field, length in _LENGTHS.items():
+            values = np.array([entry[field] for entry in entries], dtype=np.float64)
+            shape = (len(entries),) if length == 1 else (len(entries), length)
+            if entries and (values.shape != shape or not np.isfinite(values).all()):
+                return False
+            if field == "size" and (values <= 0).any():
+                return False
+        return all(
+            entry["sample_token"] == token
+            and entry["detection_name"] in _ATTRIBUTES
+            and entry["attribute_name"] in _ATTRIBUTE_NAMES
+            for entry in entries
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _check_entry(token: str, entry: Mapping[str, Any]) -> None:
+    if entry.get("sample_token") != token:
+        raise InputError(f"a box of {token} must carry that sample_token, got {entry.get('sample_token')!r}")
+    for field, length in _LENGTHS.items():
+        try:
+            values = np.atleast_1d(np.asarray(entry.get(field), dtype=np.float64))
+        except (TypeError, ValueError):
+            values = np.full(0, np.nan)
+        if values.shape != (length,) or not np.isfinite(values).all():
+            raise InputError(f"{field} must be {length} finite numbers, got {entry.get(field)!r} for {token}")
+    if min(entry["size"]) <= 0:
+        raise InputError(f"size must be above 0 m, got {entry['size']} for {token}")
+    name, attribute = entry.get("detection_name"), entry.get("attribute_name")
+    if name not in _ATTRIBUTES:
+        raise InputError(f"detection_name must be one of {', '.join(_ATTRIBUTES)}, got {name!r} for {token}")
+    if attribute not in _ATTRIBUTE_NAMES:
+        raise InputError(
+            f"attribute_name must be one of {', '.join(sorted(_ATTRIBUTE_NAMES))} or empty, "
+            f"got {attribute!r} for {token}"
+        )
+
+
+_ATTRIBUTE_NAMES = {name for pair in _ATTRIBUTES.values() for name in pair} | {
+    "pedestrian.sitting_lying_down"
+}
+
+
+def write_results(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path | str,
+    *,
+    tokens: Sequence[str] | None = None,
+) -> None:
+    """Write a results file that the devkit and the evaluation server accept, whole or not at all.
+
+    Args:
+        results: by sample token.
+        path: the JSON file.
+        tokens: the samples of the split; None to leave open which they are.
+
+    Raises:
+        ValueError: if the official evaluation would refuse the results.
+    """
+    check_results(results, tokens)
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_text(json.dumps({"meta": _MODALITIES, "results": results}), encoding="utf-8")
+
+
+def read_results(path: Path | str) -> Results:
+    """Results of a file, by sample token.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or no results file.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"the results file {path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the results file must be JSON, got {path} ({error})") from error
+    results = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(results, dict) or not all(isinstance(entries, list) for entries in results.values()):
+        raise InputError(
+            f'a results file must have the form {{"meta": ..., "results": {{sample token: [boxes]}}}}, '
+            f"got {path}"
+        )
+    check_results(results)
+    return results

@@ -1,0 +1,1 @@
+"""What happens in the rendered world, where and when."""

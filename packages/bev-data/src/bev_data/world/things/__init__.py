@@ -1,0 +1,1 @@
+"""What the things of the rendered world look like."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bev_data.world import write_world
 from bev_train.quickstart import CONFIG, VAL_SCENES, WORLD
-from bev_train.runner import run
+from bev_train.run import run
 
 VARIANTS = {"mono": ["--model.detector.stereo", "null"], "stereo": []}
 TRAIN_SCENES = 38

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from bev_models import PUBLISHED_QUIRKS
-from bev_train.averaging import MovingAverage
-from bev_train.commands import shipped_configs
-from bev_train.layers import layers
+from bev_train.callbacks.ema import MovingAverage
+from bev_train.settings.bases import layers
+from bev_train.settings.find import shipped_configs
 
 STEM = "bev_stereo_lss_r50_256x704_128x128_"
 EMA = {"ema": 0.999, "model.schedule.kind": "constant"}

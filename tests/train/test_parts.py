@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from bev_train.callbacks import score_table
+from bev_train.callbacks.scores import score_table
+from bev_train.distributed import merge
 from bev_train.errors import NonFiniteError
-from bev_train.gather import merge
 from bev_train.nonfinite import check_gradients, first_nonfinite_module
 from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
 

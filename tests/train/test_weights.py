@@ -12,7 +12,7 @@ from bev_models import PUBLISHED_QUIRKS, build_published, load_weights
 from bev_models.checkpoints import is_published, to_published
 from bev_models.config import config_from_dict
 from bev_models.published import PUBLISHED
-from bev_train.commands import shipped_configs
+from bev_train.settings.find import shipped_configs
 
 
 def scores(result):

@@ -7,8 +7,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from bev_train.commands import COMMANDS, describe_config, shipped_configs, split_configs
 from bev_train.errors import InputError, NonFiniteError, explain
+from bev_train.settings.find import COMMANDS, describe_config, shipped_configs, split_configs
 
 
 def list_configs() -> None:
@@ -81,7 +81,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     elif command in COMMANDS:
         # A mistyped config is told before the long import.
         split_configs(rest)
-        from bev_train.runner import run
+        from bev_train.run import run
 
         run(arguments)
     else:

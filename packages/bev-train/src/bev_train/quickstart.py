@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     # Torch and Lightning take seconds to import; `--help` does without.
     from bev_data.world import write_world
-    from bev_train.runner import run as run_command
+    from bev_train.run import run as run_command
 
     clock = _Clock(options.output / "minutes.json")
     scenes = options.train_scenes + options.val_scenes

@@ -13,9 +13,9 @@ from bev_data.pictures.page import draw_sample
 from bev_data.samples.batch import Batch
 from bev_data.samples.dataset import NuScenesDataset
 from bev_data.scores.results import write_results
-from bev_train.callbacks import Found, as_results, collect
+from bev_train.callbacks.scores import Found, as_results, collect
 from bev_train.data_module import Stage
-from bev_train.gather import gather, merge, on_rank_zero
+from bev_train.distributed import gather, merge, on_rank_zero
 from bev_train.module import DetectionOutput
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from bev_train.commands import find_config
 from bev_train.errors import InputError, one_line
+from bev_train.settings.find import find_config
 
 # What `published: true` lays beneath all other files.
 PUBLISHED = Path(__file__).parent / "published.yaml"

@@ -11,9 +11,9 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from bev_train.commands import did_you_mean
 from bev_train.errors import InputError, one_line
-from bev_train.layers import load_mapping
+from bev_train.settings.bases import load_mapping
+from bev_train.settings.find import did_you_mean
 
 # A tree of known keys; None where a key takes any value, or a class whose own parser checks it.
 KeyTree = dict[str, "KeyTree | None"]

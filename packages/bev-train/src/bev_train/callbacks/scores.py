@@ -16,8 +16,8 @@ from bev_data.samples.dataset import NuScenesDataset
 from bev_data.scores.depth import RANGES, depth_error_table, depth_scores, lidar_points, table_rows
 from bev_data.scores.official import evaluate_detections
 from bev_data.scores.results import to_nuscenes_results
+from bev_train.distributed import gather, merge, on_rank_zero
 from bev_train.errors import InputError
-from bev_train.gather import gather, merge, on_rank_zero
 from bev_train.module import DetectionModule, DetectionOutput
 
 ERRORS = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")

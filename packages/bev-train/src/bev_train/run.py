@@ -16,15 +16,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from bev_models import load_weights
 from bev_models.checkpoints import is_published
 from bev_models.weights import read_file
-from bev_train.arguments import ArgumentParser, check_keys
-from bev_train.averaging import MovingAverage
-from bev_train.callbacks import DepthMetrics, NuScenesEvaluation, ScoreTable, StepSeed
-from bev_train.commands import COMMANDS, split_configs
+from bev_train.callbacks.ema import MovingAverage
+from bev_train.callbacks.pictures import PictureWriter, PredictionWriter
+from bev_train.callbacks.scores import DepthMetrics, NuScenesEvaluation, ScoreTable, StepSeed
 from bev_train.data_module import DetectionDataModule
 from bev_train.errors import InputError, root_message
-from bev_train.layers import layers
 from bev_train.module import DetectionModule
-from bev_train.writers import PictureWriter, PredictionWriter
+from bev_train.settings.bases import layers
+from bev_train.settings.find import COMMANDS, split_configs
+from bev_train.settings.keys import ArgumentParser, check_keys
 
 # What Lightning warns of though it is meant so.
 _EXPECTED_WARNINGS = (

@@ -1,0 +1,1 @@
+"""What watches a run: scores, pictures, predictions, the moving average."""

@@ -25,7 +25,8 @@ PYTHONS = ("3.10", "3.11", "3.12")
 # bev-data and bev-train end at 3.12 (see bev-data's pyproject.toml); bev-ops is tried on what comes next.
 OPS_PYTHONS = (*PYTHONS, "3.13")
 
-TEST_TOOLS = ("pytest", "hypothesis", "beartype")  # beartype lets the tests check shape annotations
+# beartype lets the tests check shape annotations.
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "beartype")
 
 # Tools and sessions of all packages run on the interpreter that runs nox where the packages support it.
 RUNNING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -73,20 +74,49 @@ def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> No
     session.install("-c", str(ROOT / "constraints.txt"), *folders, *tools)
 
 
+# Tests run beside each other, a process per core with one thread each: threads that wait for others hold up both.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PARALLEL = ("-n", str(CORES), "--dist", "loadfile")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# What takes long and says nothing about a Python runs on the main one.
+THIN = ("-m", "not slow")
+THIN_CASES = {"BEV_OPS_CASES": "200"}
+
+
 @nox.session
 @nox.parametrize(("python", "package"), _cells())
 def test(session: nox.Session, package: str) -> None:
     """Test one package beside nothing but what it declares; 'together' tests what crosses packages."""
+    whole = session.python == MAIN_PYTHON
+    arguments = [*PARALLEL, *(() if whole else THIN), *session.posargs]
+    environment = ONE_THREAD if whole else ONE_THREAD | THIN_CASES
     if package == "together":
         _install(session, tuple(PACKAGES), *TEST_TOOLS)
         folder = "contracts"
     else:
         _install(session, PACKAGES[package], *TEST_TOOLS)
         folder = package.removeprefix("bev-")
-    session.run("pytest", f"tests/{folder}", *session.posargs)
+    session.run("pytest", f"tests/{folder}", *arguments, env=environment)
     if package == "bev-ops":
         # torch.compile cannot trace the shape checks of tests/conftest.py.
-        session.run("pytest", "tests/ops/test_native_torch.py", *session.posargs, env={"BEV_TYPECHECK": "0"})
+        unchecked = environment | {"BEV_TYPECHECK": "0"}
+        session.run("pytest", "tests/ops/test_native_torch.py", *arguments, env=unchecked)
+
+
+@nox.session(python=MAIN_PYTHON)
+def processors(session: nox.Session) -> None:
+    """Test ops and models as other processors run them: with two threads, and held to AVX2 and to less."""
+    _install(session, PACKAGES["bev-models"], *TEST_TOOLS)
+    tests = ("tests/ops", "tests/models", *THIN, *session.posargs)
+    held = {
+        "two threads": {"OMP_NUM_THREADS": "2"},
+        "AVX2": ONE_THREAD | {"ATEN_CPU_CAPABILITY": "avx2", "BEV_OPS_ISA": "avx2"},
+        "baseline": ONE_THREAD | {"ATEN_CPU_CAPABILITY": "default", "BEV_OPS_ISA": "baseline"},
+    }
+    for name, environment in held.items():
+        session.log(f"held to: {name}")
+        beside = () if name == "two threads" else PARALLEL
+        session.run("pytest", *tests, *beside, env=environment | THIN_CASES)
 
 
 @nox.session(python="3.11")

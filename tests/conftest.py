@@ -1,8 +1,14 @@
-"""What all tests share: the shape annotations of the packages hold while they run."""
+"""What all tests share: shape annotations that hold while they run, and rendered worlds."""
 
+import hashlib
 import importlib.util
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -34,3 +40,47 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def rendered_world(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Copies of rendered worlds, by the arguments of `write_world`.
+
+    A world is rendered once for all runs, workers and environments of this checkout: the originals lie in
+    pytest's cache under the digest of what they are made of. `pytest --cache-clear` renders anew.
+    """
+    cache = pytestconfig.cache
+    assert cache is not None
+    originals = cache.mkdir("worlds")
+
+    def copy(**specification: Any) -> Path:
+        from bev_data.world import write_world
+
+        original = originals / _world_digest(specification)
+        if not original.exists():
+            # Beside its final name, so that another worker never sees half a world.
+            with tempfile.TemporaryDirectory(dir=originals) as folder:
+                written = write_world(Path(folder) / "world", progress=False, **specification)
+                try:
+                    written.rename(original)
+                except OSError:  # another worker was faster
+                    assert original.is_dir()
+        root = tmp_path_factory.mktemp("rendered") / "world"
+        shutil.copytree(original, root)
+        return root
+
+    return copy
+
+
+def _world_digest(specification: dict[str, Any]) -> str:
+    """Digest of a world's arguments and of every source file of the package that renders it."""
+    package = importlib.util.find_spec("bev_data")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent
+    digest = hashlib.sha256(json.dumps(specification, sort_keys=True).encode())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:32]

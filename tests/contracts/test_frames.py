@@ -25,7 +25,6 @@ from bev_data.samples.dataset import (
 from bev_data.scores.depth import lidar_points
 from bev_data.scores.official import evaluate_detections
 from bev_data.scores.results import ground_truth_results, to_nuscenes_results
-from bev_data.world import write_world
 from bev_models import BEVGrid, BoxCoder, HeadConfig, TaskMaps
 from bev_models.targets import center_targets
 
@@ -40,9 +39,8 @@ FLIPS = set(itertools.product((False, True), repeat=2))
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("frames") / "world"
-    return write_world(root, scenes=2, image_size=(160, 90), key_frames=2, sweep_hz=0, progress=False)
+def world(rendered_world):
+    return rendered_world(scenes=2, image_size=(160, 90), key_frames=2, sweep_hz=0)
 
 
 @pytest.fixture(scope="module", params=["rendered", "real"])

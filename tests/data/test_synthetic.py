@@ -1,5 +1,6 @@
 """The rendered world: its geometry is exact, and the tools of nuScenes find it in order."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from nuscenes.utils.geometry_utils import points_in_box
 from PIL import Image
 
 from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
-from bev_data.world import Scene, View, build_scene, camera_pose, render, scan, write_world
+from bev_data.world import Scene, View, build_scene, camera_pose, render, scan
 from bev_data.world.street.layout import KINDS
 
 Points = NDArray[np.float64]
@@ -33,11 +34,8 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("world") / "world"
-    write_world(
-        root, scenes=2, image_size=SIZE, key_frames=KEY_FRAMES, sweep_hz=4, supersample=1, progress=False
-    )
+def world(rendered_world: Callable[..., Path]) -> World:
+    root = rendered_world(scenes=2, image_size=SIZE, key_frames=KEY_FRAMES, sweep_hz=4, supersample=1)
     scenes = [build_scene(number, 0, KEY_FRAMES, *SIZE) for number in range(2)]
     return World(root, NuScenes("v1.0-mini", str(root), verbose=False), scenes)
 

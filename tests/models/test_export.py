@@ -37,6 +37,7 @@ def run(script: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_exported_program_gives_the_same_boxes_without_the_package(tmp_path: Path):
     detector = tiny.detector(quirks="published").eval()
     generator = torch.Generator().manual_seed(0)

@@ -129,6 +129,7 @@ def test_cameras_one_by_one_give_the_same_numbers(quirks: Any):
         torch.testing.assert_close(maps[2 + t] + maps[4 + t] + maps[6 + t], maps[t], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_gives_the_same_numbers():
     """Traced whole, without falling back to Python; in a process whose shape checks are not traced along."""
     script = """

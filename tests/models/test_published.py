@@ -87,6 +87,7 @@ def test_what_we_write_has_the_published_names_shapes_and_types(name: str, golde
 
 
 @pytest.mark.parametrize("variant", ["2key", "2key_da"])
+@pytest.mark.slow
 def test_published_detectors_take_their_weights_and_run(variant: str, golden_json: Callable[[str], Any]):
     """Six cameras, both frames, 256 x 704, weights by formula under the published names."""
     names = {"2key": EXPERIMENT, "2key_da": "bev_stereo_lss_r50_256x704_128x128_20e_cbgs_2key_da"}

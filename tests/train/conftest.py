@@ -45,18 +45,9 @@ class Result(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
+def world(rendered_world):
     """Rendered v1.0-mini: a training and a validation scene of three key frames."""
-    from bev_data.world import write_world
-
-    return write_world(
-        tmp_path_factory.mktemp("data") / "world",
-        scenes=2,
-        image_size=(160, 90),
-        key_frames=3,
-        sweep_hz=0,
-        progress=False,
-    )
+    return rendered_world(scenes=2, image_size=(160, 90), key_frames=3, sweep_hz=0)
 
 
 @pytest.fixture(scope="session")

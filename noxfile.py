@@ -1,7 +1,7 @@
 """Checks of the repository, each in an environment of its own: `nox -l` lists them, `nox -s test` tests all.
 
-One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`; the cells that
-continuous integration runs: `nox -s test -t ci`. What follows `--` goes on to the tool (pytest, ruff, mypy).
+One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`. What follows `--`
+goes on to the tool (pytest, ruff, mypy).
 """
 
 import os
@@ -56,16 +56,14 @@ def _expose_pyenv_interpreters() -> None:
 _expose_pyenv_interpreters()
 
 
-def _cell(package: str, python: str, *, ci: bool) -> object:
-    return nox.param(python, package, id=f"{package}, {python}", tags=["ci"] if ci else [])
-
-
 def _cells() -> list[object]:
-    """Package x Python; tagged `ci` are every package on the main Python and bev-ops on every Python."""
-    cells = [_cell("bev-ops", python, ci=True) for python in OPS_PYTHONS]
-    for package in list(PACKAGES)[1:]:
-        cells += [_cell(package, python, ci=python == MAIN_PYTHON) for python in PYTHONS]
-    return [*cells, _cell("together", MAIN_PYTHON, ci=True)]
+    """Package x Python, and once what crosses packages."""
+    cells = [("bev-ops", python) for python in OPS_PYTHONS]
+    cells += [(package, python) for package in list(PACKAGES)[1:] for python in PYTHONS]
+    return [
+        nox.param(python, package, id=f"{package}, {python}")
+        for package, python in [*cells, ("together", MAIN_PYTHON)]
+    ]
 
 
 def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> None:
@@ -74,7 +72,7 @@ def _install(session: nox.Session, packages: tuple[str, ...], *tools: str) -> No
     session.install("-c", str(ROOT / "constraints.txt"), *folders, *tools)
 
 
-# Tests run beside each other, a process per core with one thread each: threads that wait for others hold up both.
+# Tests run beside each other, a process per core with one thread each: threads that wait hold up the others.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PARALLEL = ("-n", str(CORES), "--dist", "loadfile")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -1,7 +1,7 @@
 """Checks of the repository, each in an environment of its own: `nox -l` lists them, `nox -s test` tests all.
 
-One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`. What follows `--`
-goes on to the tool (pytest, ruff, mypy).
+One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`. What follows
+`--` goes on to the tool (pytest, ruff, mypy).
 """
 
 import os

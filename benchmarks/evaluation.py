@@ -17,7 +17,7 @@ from PIL import Image
 
 from bev_data.infos.infos import Infos, open_infos
 from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
-from bev_data.nuscenes.versions import load_tables
+from bev_data.nuscenes.versions import load_devkit
 from bev_data.scores.official import evaluate_detections
 from bev_data.scores.results import Results, attribute_of
 from bev_data.world.database.rows import (
@@ -163,7 +163,7 @@ def main() -> None:
     if not (root / VERSION).is_dir():
         write_tables(root, options.samples, rng)
     infos = open_infos(root, VERSION, SPLIT)
-    load_tables(root, VERSION)
+    load_devkit(root, VERSION)
     results = random_results(infos, options.detections, rng)
     print(
         f"# Evaluation of {len(infos)} samples, {infos.num_boxes} boxes, {options.detections} detections each"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from bev_data.nuscenes.versions import TABLES
 from bev_data.world.database.rows import attribute_tokens, category_token, fixed_tables, sensor_token
-from bev_data.world.street.rig import CAMERAS, LIDAR
+from bev_data.world.street.mounting import CAMERAS, LIDAR
 
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 # Recordings per key frame interval of half a second.

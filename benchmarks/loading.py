@@ -34,7 +34,7 @@ from bev_data.samples.augment import (
     place_depth,
 )
 from bev_data.samples.batch import collate
-from bev_data.samples.dataset import NuScenesDataset, SampleOptions
+from bev_data.samples.dataset import KeyFrameDataset, SampleOptions
 from bev_data.samples.depth_files import write_depth_files
 from bev_data.samples.images import read_image, read_pixels
 from bev_data.samples.lidar_depth import depth_points, read_depth_file
@@ -51,7 +51,7 @@ Item = tuple[Tensor, Tensor, Tensor]
 class Straightforward(Dataset[Item]):
     """Images, depth and boxes of a key frame and the one before it, as most code bases make them."""
 
-    def __init__(self, dataset: NuScenesDataset) -> None:
+    def __init__(self, dataset: KeyFrameDataset) -> None:
         self.dataset = dataset
         self.infos: list[Info] = pickle.loads(pickle.dumps(list(dataset.infos)))
 
@@ -172,7 +172,7 @@ def depth_alone(root: Path, info: Info) -> None:
         place_depth(of_camera, draw(camera, rng), out)
 
 
-def compare_pixels(fast: NuScenesDataset, exact: NuScenesDataset) -> None:
+def compare_pixels(fast: KeyFrameDataset, exact: KeyFrameDataset) -> None:
     """Distribution of the differences over some augmented samples."""
     counts = np.zeros(256, dtype=np.int64)
     for index in range(min(4, len(fast))):
@@ -218,8 +218,8 @@ def main() -> None:
     write_depth_files(root, infos)
     print(f"# Loading\n{processor()}, torch {torch.__version__}, {options.rounds} rounds\n")
     make = {"image_size": SIZE, "training": True}
-    fast = NuScenesDataset(infos, root, **make)
-    exact = NuScenesDataset(infos, root, **make, options=SampleOptions(decoding="exact"))
+    fast = KeyFrameDataset(infos, root, **make)
+    exact = KeyFrameDataset(infos, root, **make, options=SampleOptions(decoding="exact"))
     straightforward = Straightforward(fast)
     time_steps(root, infos, options.rounds)
     makers = {"straightforward": straightforward, "exact": exact, "fast": fast}

@@ -13,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bev_data import (
+    Annotations,
+    Batch,
+    CameraFrame,
+    History,
+    Info,
+    KeyFrameDataset,
+    LidarFrame,
+    collate,
+    open_infos,
+    save_rig,
+)
 from bev_data.geometry import pose
-from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
-from bev_data.infos.infos import open_infos
-from bev_data.rig import save_rig
-from bev_data.samples.batch import Batch, collate
-from bev_data.samples.dataset import NuScenesDataset
-from bev_data.samples.history import History
 
 # Width and height in pixels, focal length in pixels, mounting: quaternion (w, x, y, z) and metres.
 # A camera's axes are x right, y down, z forward; the vehicle's are x forward, y left, z up.
@@ -90,7 +96,7 @@ def main(root: Path) -> Batch:
     """Record, describe, check, save, load."""
     save_rig([key_frame(root, number) for number in range(3)], root, version="own", split="train")
     infos = open_infos(root, "own", "train")  # as training does: --data.version own --data.train_split train
-    dataset = NuScenesDataset(infos, root, image_size=(64, 160), history=History(frames=1), training=True)
+    dataset = KeyFrameDataset(infos, root, image_size=(64, 160), history=History(frames=1), training=True)
     batch = collate([dataset[i] for i in range(len(dataset))])
     print(infos)
     print(f"images {tuple(batch.images.shape)}, boxes of the first key frame {batch.boxes[0].shape[0]}")

@@ -19,7 +19,7 @@ from bev_data.samples.dataset import (
     BevAugmentation,
     History,
     ImageAugmentation,
-    NuScenesDataset,
+    KeyFrameDataset,
     SampleOptions,
 )
 from bev_data.scores.depth import lidar_points
@@ -60,7 +60,7 @@ def dataset_of(split, keyego, **augmentations):
     root, infos = split
     options = SampleOptions(keyego=keyego)
     settings = {"image_size": (64, 160), "history": History(frames=0), "options": options, "training": True}
-    return NuScenesDataset(infos, root, **settings, **augmentations)
+    return KeyFrameDataset(infos, root, **settings, **augmentations)
 
 
 def perfect_maps(targets):

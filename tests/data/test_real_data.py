@@ -8,7 +8,7 @@ import pytest
 
 from bev_data.geometry import boxes_to_frame, invert, transform_points
 from bev_data.infos.infos import build_infos
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 from bev_data.samples.lidar_depth import depth_points, read_lidar
 from bev_data.scores.official import evaluate_detections
 from bev_data.scores.results import ground_truth_results
@@ -55,7 +55,7 @@ def test_lidar_covers_every_image(one):
     """As many points per image as 32 beams give."""
     root, infos = one
     info = infos[0]
-    dataset = NuScenesDataset(infos, root, image_size=(256, 704), history=History(frames=0))
+    dataset = KeyFrameDataset(infos, root, image_size=(256, 704), history=History(frames=0))
     sample = dataset[0]
     fractions = (sample.lidar_depth > 0).float().mean(dim=(1, 2))
     assert ((fractions > 0.005) & (fractions < 0.05)).all()
@@ -86,7 +86,7 @@ def test_points_in_boxes_are_as_many_as_annotated(one):
 
 def test_a_depth_map_holds_its_points(one):
     root, infos = one
-    dataset = NuScenesDataset(infos, root, image_size=(256, 704), history=History(frames=0), training=True)
+    dataset = KeyFrameDataset(infos, root, image_size=(256, 704), history=History(frames=0), training=True)
     sample = dataset[0]
     for points, depth in zip(
         depth_points(root, infos[0], infos.cameras), sample.lidar_depth.numpy(), strict=True

@@ -13,7 +13,7 @@ from bev_data.geometry import pose
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.infos.infos import Infos, open_infos
 from bev_data.rig import check_rig, complete_key_frames, save_rig
-from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.dataset import KeyFrameDataset
 from bev_data.samples.history import History, history_frames
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_rig.py"
@@ -121,7 +121,7 @@ def test_any_number_of_cameras_of_any_size(tmp_path, count, equipped):
             extras["annotations"] = BOX
         infos.append(key_frame(number, names=(), cameras=frames, **extras))
     save_rig(infos, tmp_path, version="own", split="train")
-    dataset = NuScenesDataset(
+    dataset = KeyFrameDataset(
         open_infos(tmp_path, "own", "train"),
         tmp_path,
         image_size=(32, 64),

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from bev_data.infos.infos import open_infos
 from bev_data.samples.balanced import ClassBalanced
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 from bev_train.data_module import DetectionDataModule, EpochSampler
 
 # Lightning, about a run this small; that a loader cannot go on within an epoch would still be an error.
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def dataset(world):
-    return NuScenesDataset(
+    return KeyFrameDataset(
         open_infos(world, "v1.0-mini", "mini_train"),
         world,
         image_size=(32, 64),

@@ -13,7 +13,7 @@ import pytest
 from bev_data.infos.info import Annotations, CameraFrame, Info
 from bev_data.infos.infos import Infos, build_infos, find_version, infos_path, open_infos
 from bev_data.nuscenes.splits import list_splits, split_members
-from bev_data.nuscenes.versions import load_tables
+from bev_data.nuscenes.versions import load_devkit
 
 
 def test_key_frames_come_scene_by_scene_in_time(mini_val):
@@ -28,7 +28,7 @@ def test_key_frames_come_scene_by_scene_in_time(mini_val):
 
 
 def test_frames_hold_what_the_tables_say(database, mini_val):
-    tables = load_tables(database, "v1.0-mini")
+    tables = load_devkit(database, "v1.0-mini")
     camera = mini_val[1].cameras["CAM_BACK"]
     record = tables.get("sample_data", tables.get("sample", "scene-0103-1")["data"]["CAM_BACK"])
     assert (camera.file, camera.timestamp) == (record["filename"], record["timestamp"])
@@ -54,7 +54,7 @@ def test_sweeps_run_back_in_time_through_key_frames(mini_val):
 
 
 def test_velocities_are_the_devkits_and_unknown_ones_stay_unknown(database, mini_val):
-    tables = load_tables(database, "v1.0-mini")
+    tables = load_devkit(database, "v1.0-mini")
     for info in mini_val:
         expected = [tables.box_velocity(token)[:2] for token in info.annotations.tokens]
         np.testing.assert_array_equal(info.annotations.velocities, expected)
@@ -253,7 +253,7 @@ def test_missing_things_are_named(broken, tmp_path):
         build_infos(broken, "v1.0-mini", "val")
     (broken / "maps" / "map.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"map mask .*map\.png is missing"):
-        load_tables(broken, "v1.0-mini")
+        load_devkit(broken, "v1.0-mini")
     (broken / "v1.0-mini" / "ego_pose.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"ego_pose\.json must be in .*v1\.0-mini"):
         build_infos(broken, "v1.0-mini", "mini_val")

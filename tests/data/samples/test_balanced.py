@@ -6,12 +6,12 @@ import torch
 
 from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS, CLASSES
 from bev_data.samples.balanced import ClassBalanced, class_balanced_indices, samples_of_class
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 
 
 @pytest.fixture
 def dataset(database, mini_val):
-    return NuScenesDataset(
+    return KeyFrameDataset(
         mini_val, database, image_size=(32, 64), training=True, history=History(frames=0), lidar_depth=False
     )
 
@@ -41,7 +41,7 @@ def test_samples_are_listed_by_class(write_database, dataset, tmp_path):
     assert by_class["bicycle"].tolist() == []  # it has no points
     by_category = dict(zip(CLASSES, samples_of_class(dataset, count="categories"), strict=True))
     assert by_category["bicycle"].tolist() == [0, 1, 2, 3]
-    later = NuScenesDataset(
+    later = KeyFrameDataset(
         dataset.infos, dataset.root, image_size=(32, 64), history=History(frames=1, missing="drop")
     )
     assert samples_of_class(later)[0].tolist() == [0, 1]

@@ -18,7 +18,7 @@ from bev_data.samples.dataset import (
     BevAugmentation,
     History,
     ImageAugmentation,
-    NuScenesDataset,
+    KeyFrameDataset,
     SampleOptions,
 )
 from bev_data.samples.depth_files import write_depth_files
@@ -32,7 +32,7 @@ NO_HISTORY = History(frames=0)
 @pytest.fixture(scope="module")
 def make(database, mini_val):
     def make_dataset(**settings):
-        return NuScenesDataset(mini_val, database, **{"image_size": SIZE, **settings})
+        return KeyFrameDataset(mini_val, database, **{"image_size": SIZE, **settings})
 
     return make_dataset
 
@@ -117,13 +117,13 @@ def test_depth_from_files_is_depth_from_lidar(write_database, tmp_path):
     infos = open_infos(root, "v1.0-mini", "mini_val", progress=False)
     write_depth_files(root, infos, progress=False)
     settings = {"image_size": SIZE, "training": True}
-    files = NuScenesDataset(infos, root, **settings, options=SampleOptions(depth_source="files"))[0]
-    computed = NuScenesDataset(infos, root, **settings)[0]
+    files = KeyFrameDataset(infos, root, **settings, options=SampleOptions(depth_source="files"))[0]
+    computed = KeyFrameDataset(infos, root, **settings)[0]
     assert torch.equal(files.lidar_depth, computed.lidar_depth)
     (root / "samples" / "LIDAR_TOP" / "scene-0103-LIDAR_TOP-0.pcd.bin").unlink()
-    assert NuScenesDataset(infos, root, image_size=SIZE, lidar_depth=False)[0].lidar_depth is None
+    assert KeyFrameDataset(infos, root, image_size=SIZE, lidar_depth=False)[0].lidar_depth is None
     with pytest.raises(FileNotFoundError, match=r"LIDAR_TOP-0\.pcd\.bin is missing.*lidar_depth"):
-        NuScenesDataset(infos, root, image_size=SIZE)[0]
+        KeyFrameDataset(infos, root, image_size=SIZE)[0]
 
 
 class TestHistory:
@@ -288,7 +288,7 @@ class TestPublished:
             Info("a", "s", 0, None, before, (), None, Annotations.empty()),
             Info("b", "s", 1, 0, now, (), lidar, Annotations.empty()),
         ]
-        return NuScenesDataset(
+        return KeyFrameDataset(
             Infos.from_list(infos, version="v", split="s"),
             root,
             image_size=(256, 704),
@@ -337,7 +337,7 @@ class TestRigs:
         cameras = {f"cam{i}": (*size, 40.0 * i) for i, size in enumerate(sizes)}
         root = write_database(tmp_path / "d", cameras=cameras, scenes={"scene-0103": 2})
         infos = open_infos(root, "v1.0-mini", "mini_val", progress=False)
-        sample = NuScenesDataset(infos, root, image_size=SIZE, training=True)[1]
+        sample = KeyFrameDataset(infos, root, image_size=SIZE, training=True)[1]
         assert sample.images.shape == (2, len(sizes), 3, *SIZE)
 
     def test_some_of_the_cameras(self, make):
@@ -378,7 +378,7 @@ class TestRefusals:
     def test_images_that_cannot_be_used_are_named(self, write_database, tmp_path):
         root = write_database(tmp_path / "d", scenes={"scene-0103": 1})
         infos = open_infos(root, "v1.0-mini", "mini_val", progress=False)
-        dataset = NuScenesDataset(infos, root, image_size=SIZE, history=NO_HISTORY)
+        dataset = KeyFrameDataset(infos, root, image_size=SIZE, history=NO_HISTORY)
         path = root / infos[0].cameras["CAM_BACK"].file
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from bev_data.samples.batch import collate
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 from bev_data.infos.infos import build_infos
 from bev_data.checks.prepare import prepare
 
@@ -31,7 +31,7 @@ cv2.cvtColor(cv2.GaussianBlur(picture, (9, 9), 2), cv2.COLOR_BGR2YUV)
 torch.rand(900, 900) @ torch.rand(900, 900)
 
 for training in (True, False):
-    dataset = NuScenesDataset(
+    dataset = KeyFrameDataset(
         infos, root, image_size=(256, 704), history=History(frames=1), training=training
     )
     expected = [dataset[i] for i in range(len(dataset))]

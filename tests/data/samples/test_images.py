@@ -11,7 +11,7 @@ from bev_data.samples.augment import (
     draw_image_transform,
     evaluation_transform,
 )
-from bev_data.samples.dataset import History, NuScenesDataset, SampleOptions
+from bev_data.samples.dataset import History, KeyFrameDataset, SampleOptions
 from bev_data.samples.images import load_image, place_image, read_image, read_pixels
 
 SIZE = (320, 180)
@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_named(root, tmp_path):
 
 def test_training_is_fast_unless_told_otherwise_and_evaluation_exact(database, mini_val):
     def images(**settings):
-        dataset = NuScenesDataset(
+        dataset = KeyFrameDataset(
             mini_val, database, image_size=(32, 64), history=History(frames=0), lidar_depth=False, **settings
         )
         return dataset[1].images.numpy().astype(int)

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from bev_data.infos.info import Annotations, Info
 from bev_data.infos.infos import Infos
 from bev_data.samples.batch import collate
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 from bev_data.samples.sequences import SequenceSampler
 
 # Key frames of five scenes.
@@ -33,7 +33,7 @@ def dataset(mini_val, tmp_path):
                 )
             )
     made = Infos.from_list(infos, version="own", split="train")
-    return NuScenesDataset(
+    return KeyFrameDataset(
         made, tmp_path, image_size=(32, 64), training=True, history=History(frames=0), lidar_depth=False
     )
 
@@ -85,7 +85,7 @@ def test_processes_share_the_sequences(dataset):
 
 
 def test_a_loader_takes_it(database, mini_val):
-    dataset = NuScenesDataset(
+    dataset = KeyFrameDataset(
         mini_val, database, image_size=(32, 64), training=True, history=History(frames=0), lidar_depth=False
     )
     sampler = SequenceSampler(dataset, 2, 2, shuffle=False)

@@ -7,9 +7,9 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from bev_data.infos.infos import build_infos
-from bev_data.nuscenes.versions import load_tables
+from bev_data.nuscenes.versions import load_devkit
 from bev_data.samples.batch import collate
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 from bev_data.scores.depth import (
     depth_error_sums,
     depth_quality,
@@ -65,7 +65,7 @@ def test_truth_is_perfect_for_every_class_there_is(database, mini_val):
 
 def test_numbers_are_the_devkits(database, mini_val, imperfect, tmp_path):
     write_results(imperfect, tmp_path / "r.json", tokens=mini_val.tokens)
-    tables = load_tables(database, "v1.0-mini")
+    tables = load_devkit(database, "v1.0-mini")
     config = config_factory("detection_cvpr_2019")
     evaluation = DetectionEval(
         tables, config, str(tmp_path / "r.json"), "mini_val", str(tmp_path), verbose=False
@@ -163,7 +163,7 @@ def test_custom_splits_are_evaluated(write_database, tmp_path):
 
 def test_detections_of_a_tilted_ego_score_like_the_truth(database, mini_val):
     """Boxes in keyego, turned into results, are as good as the annotations."""
-    dataset = NuScenesDataset(mini_val, database, image_size=(32, 64), history=History(frames=0))
+    dataset = KeyFrameDataset(mini_val, database, image_size=(32, 64), history=History(frames=0))
     results = {}
     for info in mini_val:
         boxes, labels = dataset.boxes(info)
@@ -222,7 +222,7 @@ class TestDepth:
 
     def test_lidar_points_meet_their_cells_and_boxes(self, database, mini_val):
         """Every point is paired with its cell; a box around all points holds them, one elsewhere none."""
-        dataset = NuScenesDataset(
+        dataset = KeyFrameDataset(
             mini_val, database, image_size=(32, 64), history=History(frames=0), training=True
         )
         sample = dataset[0]._replace(boxes=torch.tensor([[0.0, 0, 0, 200, 200, 200, 0.3, 0, 0]]))

@@ -8,7 +8,7 @@ import pytest
 from bev_data.geometry import pose
 from bev_data.infos.infos import build_infos
 from bev_data.nuscenes.taxonomy import CLASSES
-from bev_data.samples.dataset import History, NuScenesDataset
+from bev_data.samples.dataset import History, KeyFrameDataset
 from bev_data.scores.results import (
     attribute_of,
     check_results,
@@ -54,7 +54,7 @@ def test_results_lead_back_to_the_boxes():
 
 def test_true_boxes_survive_dataset_and_results(database, mini_val):
     """Annotations -> sample -> results: the same boxes in the map."""
-    dataset = NuScenesDataset(mini_val, database, image_size=(32, 64), history=History(frames=0))
+    dataset = KeyFrameDataset(mini_val, database, image_size=(32, 64), history=History(frames=0))
     truth = ground_truth_results(mini_val)
     for i in range(len(dataset)):
         boxes, labels = dataset.boxes(mini_val[i])

@@ -48,7 +48,7 @@ def views(world: World) -> list[View]:
 
 def surface_points(scene: Scene, index: int, view: View, time: float) -> Points:
     """Every pixel's point in the world, [height, width, 3]; NaN in the sky."""
-    camera = scene.rig.cameras[index]
+    camera = scene.mounting.cameras[index]
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
     rays = np.stack([(u - camera.cx) / camera.focal, (v - camera.cy) / camera.focal, np.ones(u.shape)], -1)
     pose = camera_pose(scene, camera, time)
@@ -58,7 +58,7 @@ def surface_points(scene: Scene, index: int, view: View, time: float) -> Points:
 
 def in_picture(scene: Scene, index: int, points: Points, time: float) -> tuple[Points, Points, Points]:
     """Columns, rows and depths of points of the world; depth is negative behind the camera."""
-    camera = scene.rig.cameras[index]
+    camera = scene.mounting.cameras[index]
     pose = camera_pose(scene, camera, time)
     x, y, z = np.moveaxis((points - pose.translation) @ pose.rotation, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -81,7 +81,7 @@ def plane_depth(view: View, column: Points, row: Points) -> tuple[Points, NDArra
 
 
 def inside_picture(scene: Scene, column: Points, row: Points, depth: Points) -> NDArray[np.bool_]:
-    width, height = scene.rig.cameras[0].width, scene.rig.cameras[0].height
+    width, height = scene.mounting.cameras[0].width, scene.mounting.cameras[0].height
     return (depth > 0.3) & (column >= 0) & (column < width - 1) & (row >= 0) & (row < height - 1)
 
 
@@ -89,7 +89,7 @@ def test_lidar_points_lie_at_the_rendered_depth(world: World, views: list[View])
     scene = world.scenes[0]
     ego = scene.ego_pose(TIME)
     cloud = scan(scene, TIME).points[:, :3].astype(np.float64)
-    points = cloud @ scene.rig.lidar_rotation.T + scene.rig.lidar_translation
+    points = cloud @ scene.mounting.lidar_rotation.T + scene.mounting.lidar_translation
     points = points @ ego.rotation.T + ego.translation
     compared = 0
     for index, view in enumerate(views):
@@ -145,7 +145,7 @@ def test_boxes_of_the_devkit_sit_on_their_pixels(world: World) -> None:
     # Annotations are in the order of the scene's road users.
     order = [row["token"] for row in rows]
     checked = 0
-    for camera in scene.rig.cameras:
+    for camera in scene.mounting.cameras:
         time = camera.delay / 1e6
         view = render(scene, camera, time)
         _, boxes, intrinsics = database.get_sample_data(sample["data"][camera.channel])
@@ -216,7 +216,7 @@ def test_a_still_surface_looks_the_same_from_the_next_key_frame(world: World) ->
     scene = world.scenes[0]
     times = (0.5, 1.0)
     matched, differences, spread = 0, [], []
-    for index, camera in enumerate(scene.rig.cameras):
+    for index, camera in enumerate(scene.mounting.cameras):
         one, two = (render(scene, camera, t) for t in times)
         points = surface_points(scene, index, one, times[0])[one.user < 0]
         colors = one.image[one.user < 0].astype(float).mean(-1)
@@ -300,7 +300,7 @@ def test_road_users_do_not_touch(world: World) -> None:
 
 def test_supersampling_averages_and_keeps_the_geometry(world: World) -> None:
     scene = world.scenes[0]
-    camera = scene.rig.cameras[0]
+    camera = scene.mounting.cameras[0]
     coarse, fine = (render(scene, camera, TIME, supersample=n) for n in (1, 3))
     both = np.isfinite(coarse.depth) & np.isfinite(fine.depth)
     np.testing.assert_allclose(fine.depth[both], coarse.depth[both], rtol=1e-3)

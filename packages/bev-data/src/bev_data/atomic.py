@@ -5,8 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from bev_data.errors import WriteError
+
+# Reading the mask of rights means setting it, for all threads.
+_MASK = Lock()
 
 
 @contextmanager
@@ -26,8 +30,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private; the result gets the rights of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
+        with _MASK:
+            umask = os.umask(0)
+            os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except BaseException as error:

@@ -14,6 +14,11 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parallel_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
     """Results of a function in the order of the items; its first error ends everything.
 

@@ -11,6 +11,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, DistributedSampler
 
 from bev_data.infos.infos import Infos, find_version, open_infos
+from bev_data.nuscenes.splits import EVALUATION_SPLIT
 from bev_data.nuscenes.taxonomy import CLASSES
 from bev_data.samples.balanced import ClassBalanced
 from bev_data.samples.batch import Sample, collate
@@ -18,7 +19,7 @@ from bev_data.samples.dataset import (
     BevAugmentation,
     History,
     ImageAugmentation,
-    NuScenesDataset,
+    KeyFrameDataset,
     SampleOptions,
 )
 from bev_data.samples.sequences import SequenceSampler
@@ -34,7 +35,6 @@ _STAGES: dict[str, tuple[Stage, ...]] = {
 }
 # Splits that a version is trained and evaluated on, where none are named.
 _TRAIN_SPLIT = {"v1.0-mini": "mini_train", "v1.0-trainval": "train"}
-_EVALUATION_SPLIT = {"v1.0-mini": "mini_val", "v1.0-trainval": "val", "v1.0-test": "test"}
 
 
 class EpochSampler(DistributedSampler[int]):
@@ -46,7 +46,7 @@ class EpochSampler(DistributedSampler[int]):
 
     def __init__(
         self,
-        dataset: NuScenesDataset | ClassBalanced,
+        dataset: KeyFrameDataset | ClassBalanced,
         positions: Sequence[int],
         *,
         num_replicas: int,
@@ -194,7 +194,7 @@ class DetectionDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.datasets: dict[Stage, NuScenesDataset] = {}
+        self.datasets: dict[Stage, KeyFrameDataset] = {}
         self._first_epoch = self._first_batch = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class DetectionDataModule(LightningDataModule):
 
     def _open_infos(self, stage: Stage) -> Infos:
         version = find_version(self.root) if self.version == "auto" else self.version
-        usual = _TRAIN_SPLIT if stage == "train" else _EVALUATION_SPLIT
+        usual = _TRAIN_SPLIT if stage == "train" else EVALUATION_SPLIT
         split = self.splits[stage] or usual.get(version)
         if split is None:
             raise InputError(
@@ -286,8 +286,8 @@ class DetectionDataModule(LightningDataModule):
             )
         return open_infos(self.root, version, split)
 
-    def _dataset(self, stage: Stage) -> NuScenesDataset:
-        return NuScenesDataset(
+    def _dataset(self, stage: Stage) -> KeyFrameDataset:
+        return KeyFrameDataset(
             self._open_infos(stage),
             self.root,
             image_size=self.image_size,
@@ -303,7 +303,7 @@ class DetectionDataModule(LightningDataModule):
         )
 
     def _loader(self, stage: Stage) -> DataLoader[Sample]:
-        dataset: NuScenesDataset | ClassBalanced = self.datasets[stage]
+        dataset: KeyFrameDataset | ClassBalanced = self.datasets[stage]
         if self.cbgs and stage == "train":
             dataset = ClassBalanced(self.datasets[stage], count=self.cbgs_count)
         trainer = self.trainer
@@ -320,7 +320,7 @@ class DetectionDataModule(LightningDataModule):
         )
 
     def _sampler(
-        self, stage: Stage, dataset: NuScenesDataset | ClassBalanced
+        self, stage: Stage, dataset: KeyFrameDataset | ClassBalanced
     ) -> EpochSampler | SequenceSampler:
         trainer = self.trainer
         num_replicas, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
@@ -333,7 +333,7 @@ class DetectionDataModule(LightningDataModule):
                 num_replicas=num_replicas,
                 rank=rank,
             )
-        chosen = isinstance(dataset, NuScenesDataset)
+        chosen = isinstance(dataset, KeyFrameDataset)
         return EpochSampler(
             dataset,
             self.positions(stage) if chosen else range(len(dataset)),

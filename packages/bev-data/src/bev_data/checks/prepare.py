@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from bev_data.checks import Report, check_version
 from bev_data.errors import InputError
-from bev_data.infos.build import build_batch
+from bev_data.infos.build import build_record_batch
 from bev_data.infos.infos import Infos, infos_path
 from bev_data.locations import infos_folder
 from bev_data.nuscenes.columns import TableColumns
@@ -21,7 +21,7 @@ from bev_data.nuscenes.splits import (
     split_fingerprint,
     split_members,
 )
-from bev_data.nuscenes.versions import check_tables, list_versions
+from bev_data.nuscenes.versions import list_versions, require_tables
 from bev_data.samples.depth_files import write_depth_files
 
 Check = Literal["sample", "tables", "none"]
@@ -123,7 +123,7 @@ def prepare(
     reports: list[Report] = []
     written = kept = 0
     for version in names:
-        tables = _Tables(root, version, progress)
+        tables = _TableReader(root, version, progress)
         of_version = [_prepare_split(tables, split, num_sweeps) for split in wanted[version]]
         for split in of_version if depth_files else ():
             counts = write_depth_files(root, split.infos, workers=workers, progress=progress)
@@ -144,7 +144,7 @@ def prepare(
     return Prepared(tuple(prepared), (written, kept) if depth_files else None, tuple(reports))
 
 
-class _Tables:
+class _TableReader:
     """The tables of a version, read when the first split asks for them."""
 
     def __init__(self, root: Path, version: str, progress: bool) -> None:
@@ -173,7 +173,7 @@ def _versions(root: Path, versions: Sequence[str] | None) -> list[str]:
         )
     # All of them first: an hour of work is not to end at a table that was missing from the start.
     for name in names:
-        check_tables(root, name)
+        require_tables(root, name)
     return names
 
 
@@ -198,7 +198,7 @@ def _wanted(root: Path, versions: Sequence[str], splits: Sequence[str] | None) -
     }
 
 
-def _prepare_split(tables: _Tables, split: str, num_sweeps: int | None) -> PreparedSplit:
+def _prepare_split(tables: _TableReader, split: str, num_sweeps: int | None) -> PreparedSplit:
     root, version = tables.root, tables.version
     members = split_members(root, version, split)
     made_from = split_fingerprint(root, version, split)
@@ -212,8 +212,8 @@ def _prepare_split(tables: _Tables, split: str, num_sweeps: int | None) -> Prepa
     except (FileNotFoundError, InputError):
         made = True
     if made:
-        batch = build_batch(tables.columns(), version, split, members, sweeps, made_from)
-        infos = Infos(batch).save(path)
+        records = build_record_batch(tables.columns(), version, split, members, sweeps, made_from)
+        infos = Infos(records).save(path)
     return PreparedSplit(infos, made, infos.num_boxes)
 
 

@@ -11,11 +11,11 @@ from bev_data.checks.problem import Problem
 from bev_data.checks.report import Report
 from bev_data.checks.tables import check_tables
 from bev_data.errors import InputError
-from bev_data.infos.build import build_batch
+from bev_data.infos.build import build_record_batch
 from bev_data.infos.infos import Infos
 from bev_data.locations import infos_folder
 from bev_data.nuscenes.columns import TableColumns
-from bev_data.nuscenes.rows import SampleData, read_rows
+from bev_data.nuscenes.rows import SampleDataRow, read_rows
 from bev_data.nuscenes.splits import split_fingerprint
 from bev_data.nuscenes.versions import TABLES, list_versions
 from bev_data.parallel import parallel_map
@@ -67,16 +67,17 @@ def check_version(
         if all_files:
             problems += _all_files(root, version)
         every = [scene.token for scene in tables.scenes]
-        batch = build_batch(tables, version, "all", every, tables.sweeps_between() if sweeps else 0, "")
+        num_sweeps = tables.sweeps_between() if sweeps else 0
+        records = build_record_batch(tables, version, "all", every, num_sweeps, "")
     except InputError as error:
         # Without whole tables there are no key frames to look at; what is wrong may be known by now.
         return Report(version, 0, 0, 0, tuple(problems or [Problem("table", str(error))]))
-    total, images = batch.num_rows, 0
+    total, images = records.num_rows, 0
     rows = np.unique(np.linspace(0, total - 1, round(fraction * total)).round().astype(int)).tolist()
     with tempfile.TemporaryDirectory() as folder:
         # In a file, which all workers share.
-        infos = Infos(batch).save(Path(folder) / "all.arrow")
-        del batch
+        infos = Infos(records).save(Path(folder) / "all.arrow")
+        del records
         results = parallel_map(FileChecker(root, infos, decode, sweeps), rows, workers if rows else 1)
         title = f"files of {version}"
         for read, found in tqdm(results, title, len(rows), unit="frame", disable=not progress or not rows):
@@ -118,6 +119,6 @@ def _prepared_files(root: Path, version: str) -> list[Problem]:
 def _all_files(root: Path, version: str) -> list[Problem]:
     return [
         Problem("missing file", f"the file {root / row.filename} is missing or empty", row.filename)
-        for row in read_rows(root / version, "sample_data", SampleData)
+        for row in read_rows(root / version, "sample_data", SampleDataRow)
         if not (root / row.filename).is_file() or not (root / row.filename).stat().st_size
     ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bev_data.checks.problem import Problem
 from bev_data.geometry import quaternion_to_matrix
 from bev_data.nuscenes.columns import BROKEN_LINK, NO_LINK, TableColumns
-from bev_data.nuscenes.rows import CalibratedSensor
+from bev_data.nuscenes.rows import CalibratedSensorRow
 
 F64 = NDArray[np.float64]
 
@@ -142,7 +142,7 @@ def _calibrations(tables: TableColumns) -> Iterator[Problem]:
                 yield Problem("calibration", f"the calibration {row.token} of {channel} {fault}")
 
 
-def _mount_faults(row: CalibratedSensor, camera: bool) -> Iterator[str]:
+def _mount_faults(row: CalibratedSensorRow, camera: bool) -> Iterator[str]:
     rotation = np.array([row.rotation])
     if not _is_unit(rotation)[0]:
         yield f"must have a quaternion of length 1, got {np.linalg.norm(rotation):.4g}"
@@ -154,7 +154,7 @@ def _mount_faults(row: CalibratedSensor, camera: bool) -> Iterator[str]:
         yield "must turn the camera's y axis downward (x right, y down, z forward), got one that points up"
 
 
-def _lens_faults(row: CalibratedSensor, width: int, height: int) -> Iterator[str]:
+def _lens_faults(row: CalibratedSensorRow, width: int, height: int) -> Iterator[str]:
     if [len(line) for line in row.camera_intrinsic] != [3, 3, 3]:
         yield f"must have a 3x3 camera_intrinsic in pixels, got {row.camera_intrinsic}"
         return

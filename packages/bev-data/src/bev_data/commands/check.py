@@ -4,10 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bev_data.checks import check_version
-from bev_data.checks.report import write_fix_list
 from bev_data.commands.options import add_command, add_workers, number
-from bev_data.nuscenes.versions import find_version, list_versions
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands
@@ -54,6 +51,10 @@ def add_check(commands: "Commands") -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from bev_data.checks import check_version
+    from bev_data.checks.report import write_fix_list
+    from bev_data.nuscenes.versions import find_version, list_versions
+
     find_version(args.root)
     fraction = args.fraction if args.fraction is not None else (_QUICK_FRACTION if args.quick else 1.0)
     reports = [

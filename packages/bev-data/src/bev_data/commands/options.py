@@ -1,14 +1,16 @@
-"""What the commands' options share."""
+"""What the commands' options share.
+
+A command imports what it needs when it runs: the help of all of them is to appear at once, without the
+libraries that read tables, images and arrays.
+"""
 
 import argparse
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bev_data.errors import InputError
-from bev_data.infos.infos import infos_without_tables
-from bev_data.nuscenes.splits import list_splits
-from bev_data.nuscenes.versions import check_tables, find_version, list_versions
+from bev_data.parallel import cores
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -43,20 +45,32 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def chosen_version(args: argparse.Namespace) -> str:
     """The version that was asked for or is there, with all its tables."""
+    from bev_data.nuscenes.versions import find_version, require_tables
+
     version: str = args.version or find_version(args.root)
-    check_tables(args.root, version)
+    require_tables(args.root, version)
     return version
+
+
+def chosen_split(args: argparse.Namespace, version: str, splits: Sequence[str]) -> str:
+    """The split that was asked for, else the one for evaluation, else the only one."""
+    from bev_data.nuscenes.splits import EVALUATION_SPLIT
+
+    only = splits[0] if len(splits) == 1 else None
+    split: str | None = args.split or EVALUATION_SPLIT.get(version, only)
+    if split is None:
+        raise InputError(f"--split must be given for {version}; it has: {', '.join(splits)}")
+    return split
 
 
 def version_and_splits(args: argparse.Namespace) -> tuple[str, list[str]]:
     """The version that was asked for or is there, and its splits: of the tables, or of infos without any."""
+    from bev_data.infos.infos import infos_without_tables
+    from bev_data.nuscenes.splits import list_splits
+    from bev_data.nuscenes.versions import list_versions
+
     if not list_versions(args.root) or (args.version and not (args.root / args.version).is_dir()):
         kept = infos_without_tables(args.root)
         versions = sorted({infos.version for infos in kept})

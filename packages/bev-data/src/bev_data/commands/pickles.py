@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING
 
 from bev_data.commands.options import add_command, add_version, version_and_splits
 from bev_data.errors import InputError
-from bev_data.infos.infos import find_version, infos_path, open_infos
-from bev_data.infos.pickles import export_pickle, import_pickle, split_of_pickle
-from bev_data.nuscenes.versions import list_versions
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands
@@ -33,6 +30,10 @@ def add_import(commands: "Commands") -> None:
 
 
 def _run_import(args: argparse.Namespace) -> None:
+    from bev_data.infos.pickles import import_pickle, split_of_pickle
+    from bev_data.locations import infos_path
+    from bev_data.nuscenes.versions import find_version, list_versions
+
     split = args.split or split_of_pickle(args.pickle)
     if split is None:
         raise InputError(f"--split must be given for a pickle named {args.pickle.name}")
@@ -68,6 +69,9 @@ def add_export(commands: "Commands") -> None:
 
 
 def _run_export(args: argparse.Namespace) -> None:
+    from bev_data.infos.infos import open_infos
+    from bev_data.infos.pickles import export_pickle, split_of_pickle
+
     split = args.split or split_of_pickle(args.pickle)
     if split is None:
         raise InputError(f"--split must be given for a pickle named {args.pickle.name}")

@@ -4,12 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bev_data.checks.prepare import prepare
 from bev_data.commands.options import add_command, add_version, add_workers, chosen_version, positive
 from bev_data.errors import InputError
-from bev_data.infos.infos import build_infos, infos_path, open_infos
-from bev_data.nuscenes.splits import list_splits
-from bev_data.samples.depth_files import write_depth_files
 
 if TYPE_CHECKING:
     from bev_data.commands.options import Commands
@@ -53,6 +49,8 @@ def add_prepare(commands: "Commands") -> None:
 
 
 def _run_prepare(args: argparse.Namespace) -> int:
+    from bev_data.checks.prepare import prepare
+
     prepared = prepare(
         args.root,
         versions=args.version,
@@ -89,6 +87,9 @@ def add_infos(commands: "Commands") -> None:
 
 
 def _run_infos(args: argparse.Namespace) -> None:
+    from bev_data.infos.infos import build_infos
+    from bev_data.locations import infos_path
+
     version = chosen_version(args)
     for split in _splits(args, version):
         infos = build_infos(args.root, version, split, num_sweeps=args.sweeps)
@@ -101,6 +102,8 @@ def _run_infos(args: argparse.Namespace) -> None:
 
 
 def _splits(args: argparse.Namespace, version: str) -> list[str]:
+    from bev_data.nuscenes.splits import list_splits
+
     # The two halves of the train split are built only when they are asked for.
     halves = ("train_detect", "train_track")
     splits = args.split or [split for split in list_splits(args.root, version) if split not in halves]
@@ -131,6 +134,9 @@ def add_depth_gt(commands: "Commands") -> None:
 
 
 def _run_depth_gt(args: argparse.Namespace) -> None:
+    from bev_data.infos.infos import open_infos
+    from bev_data.samples.depth_files import write_depth_files
+
     version = chosen_version(args)
     written = kept = 0
     for split in _splits(args, version):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from bev_data.commands.options import Commands
 
 _TEXT = """Render a nuScenes-format database.
 
@@ -24,7 +24,7 @@ _EXAMPLES = """examples:
       another world"""
 
 
-def add_parser(commands: "Commands") -> None:
+def add_synth(commands: "Commands") -> None:
     """Register `synth`."""
     parser = commands.add_parser(
         "synth",
@@ -72,7 +72,6 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    # Compiled code and the devkit are loaded by the command that needs them, not by every --help.
     from bev_data.world.world import write_world
 
     write_world(

@@ -103,7 +103,7 @@ class Header:
     tables: str = ""
 
 
-def to_batch(infos: Sequence[Info], header: Header) -> pa.RecordBatch:
+def to_record_batch(infos: Sequence[Info], header: Header) -> pa.RecordBatch:
     """Infos as rows of the file."""
     camera_ids = {name: i for i, name in enumerate(header.cameras)}
     images = []

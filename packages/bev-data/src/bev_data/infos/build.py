@@ -12,7 +12,7 @@ from bev_data.geometry import quaternion_to_matrix
 from bev_data.infos import arrow
 from bev_data.infos.arrow import Header
 from bev_data.nuscenes.columns import BROKEN_LINK, NO_LINK, TableColumns
-from bev_data.nuscenes.rows import Scene
+from bev_data.nuscenes.rows import SceneRow
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -28,7 +28,7 @@ _CAMERA_ORDER = (
 )
 
 
-def build_batch(
+def build_record_batch(
     tables: TableColumns, version: str, split: str, members: Collection[str], num_sweeps: int, made_from: str
 ) -> pa.RecordBatch:
     """Rows of all key frames of a split, scene by scene in the order of time.
@@ -93,7 +93,7 @@ def _key_frames(tables: TableColumns, members: frozenset[str]) -> tuple[I64, I64
     return np.array(samples, dtype=np.int64), np.array(prev, dtype=np.int64), names
 
 
-def _chain(tables: TableColumns, scene: Scene, row_of: dict[str, int]) -> list[int]:
+def _chain(tables: TableColumns, scene: SceneRow, row_of: dict[str, int]) -> list[int]:
     """Samples of a scene in the order of time."""
     found: dict[int, None] = {}
     token = scene.first_sample_token
@@ -147,7 +147,7 @@ def _images(tables: TableColumns, key: Int64[I64, "k n"], num_sweeps: int) -> pa
     arrays = [
         pa.array(camera_of.astype(np.int8)),
         pa.array(step_of.astype(np.int8)),
-        *_frame_arrays(tables, flat, matrices),
+        *_frame_columns(tables, flat, matrices),
         arrow.vectors(intrinsics[calibration], 9),
         pa.array(data.size[flat, 0].astype(np.int32)),
         pa.array(data.size[flat, 1].astype(np.int32)),
@@ -162,11 +162,11 @@ def _lidar(tables: TableColumns, key: Int64[I64, "k c"], used: set[str]) -> pa.L
         name = "LIDAR_TOP" if "LIDAR_TOP" in lidars else lidars[0]
         rows = key[:, tables.channels.index(name)]
     matrices, _ = _calibration_matrices(tables)
-    arrays = _frame_arrays(tables, rows[rows >= 0], matrices)
+    arrays = _frame_columns(tables, rows[rows >= 0], matrices)
     return arrow.lists(rows >= 0, pa.StructArray.from_arrays(arrays, fields=arrow.FRAME_FIELDS))
 
 
-def _frame_arrays(tables: TableColumns, rows: I64, sensor2ego: Float[F64, "q 4 4"]) -> list[pa.Array]:
+def _frame_columns(tables: TableColumns, rows: I64, sensor2ego: Float[F64, "q 4 4"]) -> list[pa.Array]:
     data = tables.recordings
     for i in rows[~data.has_pose[rows]][:1]:
         raise InputError(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bev_data.errors import InputError
 from bev_data.infos import arrow
 from bev_data.infos.arrow import Columns, Header
-from bev_data.infos.build import build_batch
+from bev_data.infos.build import build_record_batch
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.locations import infos_folder, infos_path
 from bev_data.nuscenes.columns import TableColumns
@@ -44,10 +44,10 @@ class Infos(Sequence[Info]):
         path: the file; None for an `Infos` that was only built.
     """
 
-    def __init__(self, batch: pa.RecordBatch, path: Path | None = None) -> None:
-        self._batch = batch
-        self._columns = Columns(batch)
-        self.header = arrow.read_header(batch)
+    def __init__(self, records: pa.RecordBatch, path: Path | None = None) -> None:
+        self._records = records
+        self._columns = Columns(records)
+        self.header = arrow.read_header(records)
         self.path = path
 
     @classmethod
@@ -79,7 +79,7 @@ class Infos(Sequence[Info]):
                 )
         num_sweeps = max((len(info.sweeps) for info in infos), default=0)
         header = Header(version, split, names, num_sweeps)
-        return cls(arrow.join([arrow.to_batch(infos, header)], header))
+        return cls(arrow.join([arrow.to_record_batch(infos, header)], header))
 
     @classmethod
     def load(cls, path: Path | str) -> "Infos":
@@ -94,7 +94,7 @@ class Infos(Sequence[Info]):
 
     def save(self, path: Path | str) -> "Infos":
         """Write the file, whole or not at all, and return the `Infos` that lives in it."""
-        arrow.write_file(self._batch, Path(path))
+        arrow.write_file(self._records, Path(path))
         return Infos.load(path)
 
     @property
@@ -149,7 +149,7 @@ class Infos(Sequence[Info]):
         return rows.row_of_entry, encoded.indices.to_numpy().astype(np.int64), names, points
 
     def __len__(self) -> int:
-        return int(self._batch.num_rows)
+        return int(self._records.num_rows)
 
     @overload
     def __getitem__(self, index: int) -> Info: ...
@@ -167,7 +167,7 @@ class Infos(Sequence[Info]):
         return (self[i] for i in range(len(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Infos, (self._batch,)) if self.path is None else (Infos.load, (self.path,))
+        return (Infos, (self._records,)) if self.path is None else (Infos.load, (self.path,))
 
     def __repr__(self) -> str:
         return (
@@ -200,9 +200,9 @@ def build_infos(
     with tqdm(total=3, desc=f"infos of {split}", unit="step", disable=not progress) as bar:
         for _ in (tables.recordings, tables.boxes):
             bar.update()
-        batch = build_batch(tables, version, split, members, num_sweeps, made_from)
+        records = build_record_batch(tables, version, split, members, num_sweeps, made_from)
         bar.update()
-    return Infos(batch)
+    return Infos(records)
 
 
 def open_infos(

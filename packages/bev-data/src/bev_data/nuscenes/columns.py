@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bev_data.errors import InputError
 from bev_data.nuscenes import rows
-from bev_data.nuscenes.versions import check_tables
+from bev_data.nuscenes.versions import require_tables
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -64,7 +64,7 @@ class Recordings:
 
 
 @dataclass(frozen=True)
-class Boxes:
+class BoxColumns:
     """Rows of sample_annotation; sizes are length, width, height, velocities NaN where unknown."""
 
     tokens: pa.StringArray
@@ -97,13 +97,13 @@ class TableColumns:
     """
 
     def __init__(self, root: Path, version: str) -> None:
-        check_tables(root, version)
+        require_tables(root, version)
         self.folder = root / version
-        self.scenes = rows.read_rows(self.folder, "scene", rows.Scene)
-        self.samples = rows.read_rows(self.folder, "sample", rows.Sample)
+        self.scenes = rows.read_rows(self.folder, "scene", rows.SceneRow)
+        self.samples = rows.read_rows(self.folder, "sample", rows.SampleRow)
         self.sample_tokens = strings([sample.token for sample in self.samples])
-        sensors = {row.token: row for row in rows.read_rows(self.folder, "sensor", rows.Sensor)}
-        self.calibrations = rows.read_rows(self.folder, "calibrated_sensor", rows.CalibratedSensor)
+        sensors = {row.token: row for row in rows.read_rows(self.folder, "sensor", rows.SensorRow)}
+        self.calibrations = rows.read_rows(self.folder, "calibrated_sensor", rows.CalibratedSensorRow)
         seeing = sorted(
             (row.channel, row.modality) for row in sensors.values() if row.modality in ("camera", "lidar")
         )
@@ -115,7 +115,9 @@ class TableColumns:
             dtype=np.int64,
         )
 
-    def _sensor(self, sensors: dict[str, rows.Sensor], calibration: rows.CalibratedSensor) -> rows.Sensor:
+    def _sensor(
+        self, sensors: dict[str, rows.SensorRow], calibration: rows.CalibratedSensorRow
+    ) -> rows.SensorRow:
         if calibration.sensor_token not in sensors:
             raise self._missing("sensor", calibration.sensor_token)
         return sensors[calibration.sensor_token]
@@ -129,8 +131,8 @@ class TableColumns:
     @cached_property
     def recordings(self) -> Recordings:
         """What cameras and lidars recorded."""
-        every = rows.read_rows(self.folder, "sample_data", rows.SampleData)
-        calibration = link(
+        every = rows.read_rows(self.folder, "sample_data", rows.SampleDataRow)
+        calibration = rows_of(
             strings([row.calibrated_sensor_token for row in every]),
             strings([row.token for row in self.calibrations]),
         )
@@ -149,10 +151,10 @@ class TableColumns:
             timestamp=np.array([row.timestamp for row in kept], dtype=np.int64),
             size=np.array([(row.width, row.height) for row in kept], dtype=np.int64).reshape(-1, 2),
             is_key=np.array([row.is_key_frame for row in kept], dtype=bool),
-            sample=link(strings([row.sample_token for row in kept]), self.sample_tokens),
+            sample=rows_of(strings([row.sample_token for row in kept]), self.sample_tokens),
             channel=channel[channel >= 0],
             calibration=calibration[channel >= 0],
-            prev=link(strings([row.prev for row in kept]), tokens),
+            prev=rows_of(strings([row.prev for row in kept]), tokens),
             rotation=rotation,
             translation=translation,
             has_pose=has_pose,
@@ -160,8 +162,8 @@ class TableColumns:
         )
 
     def _poses(self, tokens: pa.StringArray) -> tuple[F64, F64, NDArray[np.bool_], I64]:
-        poses = rows.read_rows(self.folder, "ego_pose", rows.EgoPose)
-        found = link(tokens, strings([pose.token for pose in poses]))
+        poses = rows.read_rows(self.folder, "ego_pose", rows.EgoPoseRow)
+        found = rows_of(tokens, strings([pose.token for pose in poses]))
         there = found >= 0
         rotation, translation = np.zeros((len(found), 4)), np.zeros((len(found), 3))
         timestamp = np.zeros(len(found), dtype=np.int64)
@@ -196,17 +198,17 @@ class TableColumns:
         return 127
 
     @cached_property
-    def boxes(self) -> Boxes:
+    def boxes(self) -> BoxColumns:
         """The annotations."""
-        every = rows.read_rows(self.folder, "sample_annotation", rows.Annotation)
-        names = {row.token: row.name for row in rows.read_rows(self.folder, "category", rows.Named)}
+        every = rows.read_rows(self.folder, "sample_annotation", rows.AnnotationRow)
+        names = {row.token: row.name for row in rows.read_rows(self.folder, "category", rows.NamedRow)}
         categories = {
             row.token: names.get(row.category_token)
-            for row in rows.read_rows(self.folder, "instance", rows.Instance)
+            for row in rows.read_rows(self.folder, "instance", rows.InstanceRow)
         }
-        attributes = {row.token: row.name for row in rows.read_rows(self.folder, "attribute", rows.Named)}
+        attributes = {row.token: row.name for row in rows.read_rows(self.folder, "attribute", rows.NamedRow)}
         attributes[""] = ""
-        sample = link(strings([row.sample_token for row in every]), self.sample_tokens)
+        sample = rows_of(strings([row.sample_token for row in every]), self.sample_tokens)
         for i in np.flatnonzero(sample < 0)[:1]:
             raise self._missing("sample", every[i].sample_token)
         category = [categories.get(row.instance_token) for row in every]
@@ -218,9 +220,9 @@ class TableColumns:
             raise self._missing("attribute", unknown)
         tokens = strings([row.token for row in every])
         centers = np.array([row.translation for row in every]).reshape(-1, 3)
-        before = link(strings([row.prev for row in every]), tokens)
-        after = link(strings([row.next for row in every]), tokens)
-        return Boxes(
+        before = rows_of(strings([row.prev for row in every]), tokens)
+        after = rows_of(strings([row.next for row in every]), tokens)
+        return BoxColumns(
             tokens=tokens,
             categories=strings(category),
             attributes=strings([attributes[token] for token in first]),
@@ -235,7 +237,7 @@ class TableColumns:
 
     def map_files(self) -> list[str]:
         """Map masks, relative to the data root."""
-        return [row.filename for row in rows.read_rows(self.folder, "map", rows.Map)]
+        return [row.filename for row in rows.read_rows(self.folder, "map", rows.MapRow)]
 
     def _velocities(
         self,
@@ -267,7 +269,7 @@ def strings(values: Sequence[str | None]) -> pa.StringArray:
     return pa.array(values, pa.string())
 
 
-def link(values: pa.StringArray, tokens: pa.StringArray) -> Int64[I64, "k"]:
+def rows_of(values: pa.StringArray, tokens: pa.StringArray) -> Int64[I64, "k"]:
     """Row of each value among the tokens; `NO_LINK` for "", `BROKEN_LINK` for a token that is not there."""
     found = pc.index_in(values, value_set=tokens)
     numbered: I64 = pc.fill_null(found, BROKEN_LINK).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -18,7 +18,7 @@ class Row(msgspec.Struct, gc=False):
     token: str
 
 
-class Scene(Row, gc=False):
+class SceneRow(Row, gc=False):
     """A drive of some twenty seconds."""
 
     name: str
@@ -26,7 +26,7 @@ class Scene(Row, gc=False):
     nbr_samples: int
 
 
-class Sample(Row, gc=False):
+class SampleRow(Row, gc=False):
     """A key frame; `timestamp` in microseconds."""
 
     scene_token: str
@@ -35,14 +35,14 @@ class Sample(Row, gc=False):
     next: str
 
 
-class Sensor(Row, gc=False):
+class SensorRow(Row, gc=False):
     """A sensor of the rig."""
 
     channel: str
     modality: Literal["camera", "lidar", "radar"]
 
 
-class CalibratedSensor(Row, gc=False):
+class CalibratedSensorRow(Row, gc=False):
     """A sensor as it was mounted: metres, a quaternion (w, x, y, z), a 3x3 matrix in pixels for a camera."""
 
     sensor_token: str
@@ -51,7 +51,7 @@ class CalibratedSensor(Row, gc=False):
     camera_intrinsic: list[list[float]]
 
 
-class SampleData(Row, gc=False):
+class SampleDataRow(Row, gc=False):
     """A recording of one sensor, in a file."""
 
     sample_token: str
@@ -66,7 +66,7 @@ class SampleData(Row, gc=False):
     next: str
 
 
-class EgoPose(Row, gc=False):
+class EgoPoseRow(Row, gc=False):
     """Where the vehicle was: metres and a quaternion (w, x, y, z) in the map."""
 
     timestamp: int
@@ -74,7 +74,7 @@ class EgoPose(Row, gc=False):
     translation: tuple[float, float, float]
 
 
-class Annotation(Row, gc=False):
+class AnnotationRow(Row, gc=False):
     """A box in the map frame; `size` is width, length, height in metres."""
 
     sample_token: str
@@ -89,19 +89,19 @@ class Annotation(Row, gc=False):
     num_radar_pts: int
 
 
-class Instance(Row, gc=False):
+class InstanceRow(Row, gc=False):
     """An object through a scene."""
 
     category_token: str
 
 
-class Named(Row, gc=False):
+class NamedRow(Row, gc=False):
     """A category or an attribute."""
 
     name: str
 
 
-class Map(Row, gc=False):
+class MapRow(Row, gc=False):
     """A map mask, and the logs that drove on it."""
 
     filename: str

@@ -14,10 +14,13 @@ from typing import Any
 from bev_data.atomic import atomic_path
 from bev_data.errors import InputError
 from bev_data.locations import infos_folder
-from bev_data.nuscenes.rows import Sample, Scene, read_rows
-from bev_data.nuscenes.versions import check_tables, fingerprint
+from bev_data.nuscenes.rows import SampleRow, SceneRow, read_rows
+from bev_data.nuscenes.versions import fingerprint, require_tables
 
 Splits = dict[str, list[str]]
+
+# Version -> the split that scores are reported for; that of the test version has no annotations.
+EVALUATION_SPLIT = {"v1.0-mini": "mini_val", "v1.0-trainval": "val", "v1.0-test": "test"}
 
 # Split -> ending of the versions that hold it, as the devkit's loader checks it.
 _VERSION_OF: dict[str, str] = {
@@ -33,7 +36,7 @@ _VERSION_OF: dict[str, str] = {
 
 def list_splits(root: Path, version: str) -> list[str]:
     """Splits that this version holds: the devkit's own whose scenes are there, then those of one's own."""
-    present = {scene.name for scene in read_rows(root / version, "scene", Scene)}
+    present = {scene.name for scene in read_rows(root / version, "scene", SceneRow)}
     official = [name for name, scenes in _official(version).items() if present.intersection(scenes)]
     own = _own_splits(root, version)
     return [*(name for name in official if name not in own), *own]
@@ -46,7 +49,7 @@ def split_members(root: Path, version: str, split: str) -> list[str]:
         FileNotFoundError: if the root, the version or a table is missing.
         ValueError: if the version does not have the split.
     """
-    check_tables(root, version)
+    require_tables(root, version)
     splits = list_splits(root, version)
     if split not in splits:
         there = ", ".join(splits) if splits else "none"
@@ -65,10 +68,10 @@ def split_tokens(root: Path, version: str, split: str) -> list[str]:
     words = set(split_members(root, version, split))
     scenes = {
         scene.token
-        for scene in read_rows(root / version, "scene", Scene)
+        for scene in read_rows(root / version, "scene", SceneRow)
         if scene.name in words or scene.token in words
     }
-    samples = read_rows(root / version, "sample", Sample)
+    samples = read_rows(root / version, "sample", SampleRow)
     return [sample.token for sample in samples if sample.scene_token in scenes or sample.token in words]
 
 
@@ -109,10 +112,10 @@ def add_splits(root: Path, version: str, splits: Mapping[str, Sequence[str]]) ->
         ValueError: if a name is that of an official split, or a word is neither a scene nor a key frame.
         OSError: if they cannot be written.
     """
-    check_tables(root, version)
-    scenes = read_rows(root / version, "scene", Scene)
+    require_tables(root, version)
+    scenes = read_rows(root / version, "scene", SceneRow)
     known = {word for scene in scenes for word in (scene.name, scene.token)}
-    known.update(sample.token for sample in read_rows(root / version, "sample", Sample))
+    known.update(sample.token for sample in read_rows(root / version, "sample", SampleRow))
     for name, words in splits.items():
         if name in _official(version):
             raise InputError(f"a split of one's own must not be named as an official one, got {name!r}")

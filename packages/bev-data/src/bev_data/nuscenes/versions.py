@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bev_data.errors import InputError
-from bev_data.nuscenes.rows import Map, read_rows
+from bev_data.nuscenes.rows import MapRow, read_rows
 
 TABLES: tuple[str, ...] = (
     "attribute",
@@ -53,7 +53,7 @@ def find_version(root: Path) -> str:
     return next((name for name in preference if name in versions), versions[0])
 
 
-def check_tables(root: Path, version: str) -> None:
+def require_tables(root: Path, version: str) -> None:
     """Check that the version's folder and its 13 tables are there.
 
     Raises:
@@ -79,20 +79,20 @@ def fingerprint(root: Path, version: str) -> str:
     return json.dumps([[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)])
 
 
-def load_tables(root: Path, version: str) -> Any:
+def load_devkit(root: Path, version: str) -> Any:
     """The devkit's `NuScenes` object, loaded once per process as long as the table files stay as they are.
 
     Raises:
         FileNotFoundError: if the root, the version, a table or a map mask is missing.
         ValueError: if a table is damaged.
     """
-    check_tables(root, version)
+    require_tables(root, version)
     return _load_tables(root.resolve(), version, fingerprint(root, version))
 
 
 @lru_cache(maxsize=1)
 def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
-    maps = read_rows(root / version, "map", Map)
+    maps = read_rows(root / version, "map", MapRow)
     if not maps:
         raise InputError(f"map.json must have a record, which the devkit needs, got none: {root / version}")
     for record in maps:

@@ -11,19 +11,19 @@ from bev_data.geometry import invert
 from bev_data.infos.info import CameraFrame
 from bev_data.pictures.box_projection import Point, ProjectedBox, Segment, project_boxes
 from bev_data.pictures.canvas import Canvas
-from bev_data.pictures.style import SHADE, BoxGroup, Rgb, Scene, write_camera_name
+from bev_data.pictures.style import SHADE, BoxGroup, Drawing, Rgb, write_camera_name
 from bev_data.samples.images import read_image
 
 F64 = NDArray[np.float64]
 
 
-def draw_camera(scene: Scene, name: str, width: float) -> Canvas:
+def draw_camera(drawing: Drawing, name: str, width: float) -> Canvas:
     """Draw the image of a camera, `width` pixels wide."""
-    camera = scene.info.cameras[name]
+    camera = drawing.info.cameras[name]
     tile = Canvas(width, width * camera.height / camera.width)
-    tile.paste(read_image(scene.root, camera), 0, 0, tile.width, tile.height)
-    key2camera = invert(camera.sensor2global) @ scene.keyego2global
-    for group in scene.groups:
+    tile.paste(read_image(drawing.root, camera), 0, 0, tile.width, tile.height)
+    key2camera = invert(camera.sensor2global) @ drawing.keyego2global
+    for group in drawing.groups:
         _draw_group(tile, group, key2camera, scaled_intrinsics(camera, tile))
     write_camera_name(tile, name)
     return tile

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bev_data.infos.info import LidarFrame
 from bev_data.pictures.canvas import Canvas
-from bev_data.pictures.style import FAINT_INK, INK, Scene, write_camera_name
+from bev_data.pictures.style import FAINT_INK, INK, Drawing, write_camera_name
 from bev_data.samples.images import read_image
 from bev_data.samples.lidar_depth import project_lidar
 
@@ -32,19 +32,19 @@ _COLORS = np.array(
 _TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200)
 
 
-def draw_depth(scene: Scene, name: str, width: float, height: float) -> Canvas:
+def draw_depth(drawing: Drawing, name: str, width: float, height: float) -> Canvas:
     """Draw the depth of a camera, as large as fits into `width` x `height`."""
-    camera = scene.info.cameras[name]
-    if scene.expected_depth is not None:
-        depth = scene.expected_depth[scene.cameras.index(name)]
+    camera = drawing.info.cameras[name]
+    if drawing.expected_depth is not None:
+        depth = drawing.expected_depth[drawing.cameras.index(name)]
         tile = _fitting(depth.shape[1] / depth.shape[0], width, height)
-        tile.paste(Image.fromarray(_colors(depth, scene.depth_range)), 0, 0, tile.width, tile.height)
+        tile.paste(Image.fromarray(_colors(depth, drawing.depth_range)), 0, 0, tile.width, tile.height)
     else:
         tile = _fitting(camera.width / camera.height, width, height)
-        dimmed = read_image(scene.root, camera).convert("L").point(lambda value: value * 0.4)
+        dimmed = read_image(drawing.root, camera).convert("L").point(lambda value: value * 0.4)
         tile.paste(dimmed, 0, 0, tile.width, tile.height)
-        if scene.points is not None and scene.info.lidar is not None:
-            _draw_points(tile, scene, name, scene.points, scene.info.lidar)
+        if drawing.points is not None and drawing.info.lidar is not None:
+            _draw_points(tile, drawing, name, drawing.points, drawing.info.lidar)
     write_camera_name(tile, name)
     return tile
 
@@ -69,12 +69,14 @@ def _fitting(aspect: float, width: float, height: float) -> Canvas:
     return Canvas(used, used / aspect)
 
 
-def _draw_points(tile: Canvas, scene: Scene, name: str, points: Float[F32, "k 3"], lidar: LidarFrame) -> None:
-    camera = scene.info.cameras[name]
+def _draw_points(
+    tile: Canvas, drawing: Drawing, name: str, points: Float[F32, "k 3"], lidar: LidarFrame
+) -> None:
+    camera = drawing.info.cameras[name]
     seen = project_lidar(points, lidar, camera)
     seen = seen[np.argsort(-seen[:, 2])]
     scale = np.array([tile.width / camera.width, tile.height / camera.height])
-    tile.dots((seen[:, :2] + 0.5) * scale, _colors(seen[:, 2], scene.depth_range), 2)
+    tile.dots((seen[:, :2] + 0.5) * scale, _colors(seen[:, 2], drawing.depth_range), 2)
 
 
 def _colors(depth: Float[F32, "..."], depth_range: tuple[float, float]) -> UInt8[NDArray[np.uint8], "... 3"]:

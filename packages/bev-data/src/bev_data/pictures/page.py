@@ -22,7 +22,7 @@ from bev_data.pictures.camera import draw_camera
 from bev_data.pictures.canvas import Canvas, text_width
 from bev_data.pictures.depth import draw_color_bar, draw_depth
 from bev_data.pictures.plot import draw_plot
-from bev_data.pictures.style import BACKGROUND, FAINT_INK, INK, BoxGroup, Scene, class_color
+from bev_data.pictures.style import BACKGROUND, FAINT_INK, INK, BoxGroup, Drawing, class_color
 from bev_data.samples.dataset import select_boxes
 from bev_data.samples.lidar_depth import read_lidar
 
@@ -93,13 +93,13 @@ def draw_sample(
     if detections is not None:
         groups.append(_predicted_boxes(detections, score_threshold, classes))
     points = None if info.lidar is None else read_lidar(root, info.lidar)
-    scene = Scene(info, root, names, pose, groups, points, expected_depth, bev_range, depth_range)
-    return _draw_page(scene, [name for name in classes if any(name in group.names for group in groups)])
+    drawing = Drawing(info, root, names, pose, groups, points, expected_depth, bev_range, depth_range)
+    return _draw_page(drawing, [name for name in classes if any(name in group.names for group in groups)])
 
 
-def _camera_rows(scene: Scene) -> list[list[str]]:
+def _camera_rows(drawing: Drawing) -> list[list[str]]:
     """The cameras that look ahead and those that look back, from left to right as a driver sees them."""
-    yaws = {name: _yaw(scene.info.cameras[name]) for name in scene.cameras}
+    yaws = {name: _yaw(drawing.info.cameras[name]) for name in drawing.cameras}
     ahead = sorted((name for name in yaws if abs(yaws[name]) <= np.pi / 2), key=lambda name: -yaws[name])
     back = sorted((name for name in yaws if name not in ahead), key=lambda name: yaws[name] % (2 * np.pi))
     return [row for row in (ahead, back) if row]
@@ -144,15 +144,15 @@ def _predicted_boxes(
     return BoxGroup(boxes[kept], [classes[label] for label in labels[kept]], scores[kept], dashed=False)
 
 
-def _draw_page(scene: Scene, present: list[str]) -> Image.Image:
-    rows = _camera_rows(scene)
+def _draw_page(drawing: Drawing, present: list[str]) -> Image.Image:
+    rows = _camera_rows(drawing)
     columns = max(3, *(len(row) for row in rows))
     tile_width = (_WIDTH - (columns - 1) * _GAP) / columns
-    tiles = [[draw_camera(scene, name, tile_width) for name in row] for row in rows]
+    tiles = [[draw_camera(drawing, name, tile_width) for name in row] for row in rows]
     heights = [max(tile.height for tile in row) for row in tiles]
     height = _TITLE_HEIGHT + sum(heights) + _PLOT_HEIGHT + len(rows) * _GAP + _FOOTER_HEIGHT
     page = Canvas(_WIDTH, height, BACKGROUND)
-    _draw_title(page, scene)
+    _draw_title(page, drawing)
     top = _TITLE_HEIGHT
     for i, row in enumerate(tiles):
         left = (_WIDTH - len(row) * tile_width - (len(row) - 1) * _GAP) / 2
@@ -161,18 +161,18 @@ def _draw_page(scene: Scene, present: list[str]) -> Image.Image:
             left += tile_width + _GAP
         top += heights[i] + _GAP
         if i == 0:
-            _draw_middle(page, scene, rows, top)
+            _draw_middle(page, drawing, rows, top)
             top += _PLOT_HEIGHT + _GAP
-    _draw_footer(page, scene, present)
+    _draw_footer(page, drawing, present)
     return page.finished()
 
 
-def _draw_middle(page: Canvas, scene: Scene, rows: list[list[str]], top: float) -> None:
+def _draw_middle(page: Canvas, drawing: Drawing, rows: list[list[str]], top: float) -> None:
     """The plot, with the depth of the front cameras on its left and that of the rear cameras on its right."""
     left, right = 0.0, float(_WIDTH)
-    if _shows_depth(scene):
+    if _shows_depth(drawing):
         for side, row in enumerate(rows):
-            tiles = _depth_tiles(scene, row)
+            tiles = _depth_tiles(drawing, row)
             width = max(tile.width for tile in tiles)
             x = left if side == 0 else right - width
             y = top + (_PLOT_HEIGHT - sum(tile.height for tile in tiles) - (len(tiles) - 1) * _GAP) / 2
@@ -180,25 +180,25 @@ def _draw_middle(page: Canvas, scene: Scene, rows: list[list[str]], top: float) 
                 page.paste(tile, x, y, tile.width, tile.height)
                 y += tile.height + _GAP
             left, right = (width + _GAP, right) if side == 0 else (left, x - _GAP)
-    plot = draw_plot(scene, right - left, _PLOT_HEIGHT)
+    plot = draw_plot(drawing, right - left, _PLOT_HEIGHT)
     page.paste(plot, left, top, plot.width, plot.height)
 
 
-def _shows_depth(scene: Scene) -> bool:
-    return scene.expected_depth is not None or scene.points is not None
+def _shows_depth(drawing: Drawing) -> bool:
+    return drawing.expected_depth is not None or drawing.points is not None
 
 
-def _depth_tiles(scene: Scene, row: list[str]) -> list[Canvas]:
+def _depth_tiles(drawing: Drawing, row: list[str]) -> list[Canvas]:
     height = (_PLOT_HEIGHT - (len(row) - 1) * _GAP) / max(3, len(row))
-    return [draw_depth(scene, name, _DEPTH_WIDTH, height) for name in row]
+    return [draw_depth(drawing, name, _DEPTH_WIDTH, height) for name in row]
 
 
-def _draw_title(page: Canvas, scene: Scene) -> None:
+def _draw_title(page: Canvas, drawing: Drawing) -> None:
     middle = _TITLE_HEIGHT / 2
-    page.text((_MARGIN, middle), scene.info.scene, 28, INK)
-    page.text((_MARGIN + text_width(scene.info.scene, 28) + 18, middle), scene.info.token, 18, FAINT_INK)
+    page.text((_MARGIN, middle), drawing.info.scene, 28, INK)
+    page.text((_MARGIN + text_width(drawing.info.scene, 28) + 18, middle), drawing.info.token, 18, FAINT_INK)
     right = float(_WIDTH - _MARGIN)
-    for group in scene.groups:
+    for group in drawing.groups:
         text = f"{len(group.boxes)} true" if group.scores is None else f"{len(group.boxes)} predicted"
         page.text((right, middle), text, 20, INK, "rm")
         right -= text_width(text, 20) + 12
@@ -208,7 +208,7 @@ def _draw_title(page: Canvas, scene: Scene) -> None:
         right -= 48 + 28
 
 
-def _draw_footer(page: Canvas, scene: Scene, present: list[str]) -> None:
+def _draw_footer(page: Canvas, drawing: Drawing, present: list[str]) -> None:
     middle = page.height - _FOOTER_HEIGHT / 2
     left = float(_MARGIN)
     for name in present:
@@ -216,5 +216,5 @@ def _draw_footer(page: Canvas, scene: Scene, present: list[str]) -> None:
         text = name.replace("_", " ")
         page.text((left + 24, middle), text, 18, INK)
         left += 24 + text_width(text, 18) + 26
-    if _shows_depth(scene):
-        draw_color_bar(page, scene.depth_range, _WIDTH - _MARGIN - 8, middle + 2)
+    if _shows_depth(drawing):
+        draw_color_bar(page, drawing.depth_range, _WIDTH - _MARGIN - 8, middle + 2)

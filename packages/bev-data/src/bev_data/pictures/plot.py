@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bev_data.geometry import invert, transform_points
 from bev_data.pictures.box_projection import box_corners
 from bev_data.pictures.canvas import Canvas, Point
-from bev_data.pictures.style import FAINT_INK, BoxGroup, Scene
+from bev_data.pictures.style import FAINT_INK, BoxGroup, Drawing
 
 F64 = NDArray[np.float64]
 ToPlot = Callable[[Float[F64, "k 2"]], list[Point]]
@@ -31,30 +31,30 @@ _EGO_REAR, _EGO_FRONT, _EGO_HALF_WIDTH = -0.95, 3.13, 0.87
 _STANDING = 0.3
 
 
-def draw_plot(scene: Scene, width: float, height: float) -> Canvas:
+def draw_plot(drawing: Drawing, width: float, height: float) -> Canvas:
     """Draw the scene from above; the shorter side shows `bev_range` either way."""
     plot = Canvas(width, height, _BACKGROUND)
-    pixels_per_metre = min(width, height) / 2 / scene.bev_range
+    pixels_per_metre = min(width, height) / 2 / drawing.bev_range
 
     def to_plot(points: Float[F64, "k 2"]) -> list[Point]:
         return [
             (width / 2 - y * pixels_per_metre, height / 2 - x * pixels_per_metre) for x, y in points.tolist()
         ]
 
-    _draw_lidar(plot, scene, to_plot)
-    _draw_rings(plot, scene.bev_range, to_plot)
+    _draw_lidar(plot, drawing, to_plot)
+    _draw_rings(plot, drawing.bev_range, to_plot)
     _draw_ego(plot, to_plot)
-    for group in scene.groups:
+    for group in drawing.groups:
         _draw_group(plot, group, to_plot)
     return plot
 
 
-def _draw_lidar(plot: Canvas, scene: Scene, to_plot: ToPlot) -> None:
-    lidar = scene.info.lidar
-    if scene.points is None or lidar is None:
+def _draw_lidar(plot: Canvas, drawing: Drawing, to_plot: ToPlot) -> None:
+    lidar = drawing.info.lidar
+    if drawing.points is None or lidar is None:
         return
-    lidar2key = invert(scene.keyego2global) @ lidar.ego2global @ lidar.sensor2ego
-    points = transform_points(lidar2key, scene.points.astype(np.float64))
+    lidar2key = invert(drawing.keyego2global) @ lidar.ego2global @ lidar.sensor2ego
+    points = transform_points(lidar2key, drawing.points.astype(np.float64))
     points = points[np.argsort(points[:, 2])]
     share = np.clip(points[:, 2:] / _POINT_HEIGHT, 0, 1)
     colors = (_GROUND_POINT + share * (_HIGH_POINT - _GROUND_POINT)).astype(np.uint8)

@@ -58,7 +58,7 @@ class BoxGroup(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scene:
+class Drawing:
     """All that is drawn, checked and in one frame.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from bev_data.errors import InputError
 from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
 from bev_data.samples.batch import Sample
-from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.dataset import KeyFrameDataset
 
 I64 = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def class_balanced_indices(
 
 
 def samples_of_class(
-    dataset: NuScenesDataset, *, count: Literal["classes", "categories"] = "classes"
+    dataset: KeyFrameDataset, *, count: Literal["classes", "categories"] = "classes"
 ) -> list[I64]:
     """For each class of a dataset the indices of its samples that contain it.
 
@@ -85,7 +85,7 @@ class ClassBalanced(Dataset[Sample]):
     """
 
     def __init__(
-        self, dataset: NuScenesDataset, *, count: Literal["classes", "categories"] = "classes"
+        self, dataset: KeyFrameDataset, *, count: Literal["classes", "categories"] = "classes"
     ) -> None:
         self.dataset = dataset
         self._samples_of_class = samples_of_class(dataset, count=count)

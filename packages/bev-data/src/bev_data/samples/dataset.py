@@ -32,7 +32,7 @@ from bev_data.samples.history import History, history_frames, usable_key_frames
 from bev_data.samples.images import load_image
 from bev_data.samples.lidar_depth import depth_points, read_depth_file
 
-__all__ = ["BevAugmentation", "History", "ImageAugmentation", "NuScenesDataset", "SampleOptions"]
+__all__ = ["BevAugmentation", "History", "ImageAugmentation", "KeyFrameDataset", "SampleOptions"]
 
 F64 = NDArray[np.float64]
 
@@ -78,7 +78,7 @@ class SampleOptions:
             raise InputError(f"min_points must be 0 or more, got {self.min_points}")
 
 
-class NuScenesDataset(Dataset[Sample]):
+class KeyFrameDataset(Dataset[Sample]):
     """Samples of a split.
 
     Chance depends on the seed, the epoch and the index of a sample alone: it is the same with any number of

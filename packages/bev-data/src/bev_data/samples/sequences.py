@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from bev_data.errors import InputError
-from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.dataset import KeyFrameDataset
 
 I64 = NDArray[np.int64]
 
@@ -26,7 +26,7 @@ class SequenceSampler(DistributedSampler[int]):
     each epoch. Frameworks that put distributed samplers in place leave this one, which is one already.
 
     Args:
-        dataset: in order of time within scenes, as `NuScenesDataset` is.
+        dataset: in order of time within scenes, as `KeyFrameDataset` is.
         length: key frames of a sequence.
         batch_size: of the loader, per process.
         shuffle: sequences in another order each epoch.
@@ -44,7 +44,7 @@ class SequenceSampler(DistributedSampler[int]):
 
     def __init__(
         self,
-        dataset: NuScenesDataset,
+        dataset: KeyFrameDataset,
         length: int,
         batch_size: int,
         *,
@@ -101,7 +101,7 @@ class SequenceSampler(DistributedSampler[int]):
         return rng.permutation(sequences) if self.shuffle else sequences
 
 
-def _runs(dataset: NuScenesDataset) -> list[I64]:
+def _runs(dataset: KeyFrameDataset) -> list[I64]:
     """Indices of a dataset, parted where a key frame does not follow the one before it."""
     rows = np.asarray(dataset.indices)
     follows = dataset.infos.prev[rows[1:]] == rows[:-1]

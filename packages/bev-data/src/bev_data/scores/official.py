@@ -17,7 +17,7 @@ import numpy as np
 from bev_data.errors import InputError
 from bev_data.infos.infos import Infos, open_infos
 from bev_data.nuscenes.splits import split_tokens
-from bev_data.nuscenes.versions import load_tables
+from bev_data.nuscenes.versions import load_devkit
 from bev_data.scores.fast import ERRORS, found_boxes, number_attributes, score, true_boxes
 from bev_data.scores.results import check_results
 
@@ -118,9 +118,9 @@ def evaluate_detections(
         _check_annotated(infos.num_boxes > 0, root, version, split)
         official = _score_fast(infos, config, entries)
     else:
-        tables = load_tables(root, version)
-        _check_annotated(bool(tables.sample_annotation), root, version, split)
-        official = _score_by_devkit(tables, config, _load_ground_truth(tables, tuple(chosen)), entries)
+        devkit = load_devkit(root, version)
+        _check_annotated(bool(devkit.sample_annotation), root, version, split)
+        official = _score_by_devkit(devkit, config, _load_ground_truth(devkit, tuple(chosen)), entries)
     return _metrics(official, config, len(chosen))
 
 
@@ -150,14 +150,14 @@ def _configuration(class_range: float | Mapping[str, float] | None) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _load_ground_truth(tables: Any, tokens: tuple[str, ...]) -> Any:
+def _load_ground_truth(devkit: Any, tokens: tuple[str, ...]) -> Any:
     from nuscenes.eval.common.loaders import add_center_dist, load_gt_of_sample_tokens
     from nuscenes.eval.detection.data_classes import DetectionBox
 
     # The loader shows a progress bar, whatever it is told.
     with contextlib.redirect_stderr(io.StringIO()):
-        boxes = load_gt_of_sample_tokens(tables, list(tokens), DetectionBox, verbose=False)
-    return add_center_dist(tables, boxes)
+        boxes = load_gt_of_sample_tokens(devkit, list(tokens), DetectionBox, verbose=False)
+    return add_center_dist(devkit, boxes)
 
 
 def _score_fast(infos: Infos, config: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
@@ -178,7 +178,7 @@ def _score_fast(infos: Infos, config: Any, results: Mapping[str, Sequence[Mappin
 
 
 def _score_by_devkit(
-    tables: Any, config: Any, truth: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]
+    devkit: Any, config: Any, truth: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Any:
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.common.loaders import add_center_dist
@@ -186,12 +186,12 @@ def _score_by_devkit(
     from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.data_classes import DetectionMetrics as OfficialMetrics
 
-    predicted = add_center_dist(tables, EvalBoxes.deserialize(results, DetectionBox))
+    predicted = add_center_dist(devkit, EvalBoxes.deserialize(results, DetectionBox))
     # Filtering replaces the lists of boxes, so it works on a copy of the cached ones.
     kept = EvalBoxes()
     for token in truth.sample_tokens:
         kept.add_boxes(token, truth[token])
-    predicted, kept = _filter(tables, predicted, config), _filter(tables, kept, config)
+    predicted, kept = _filter(devkit, predicted, config), _filter(devkit, kept, config)
     official = OfficialMetrics(config)
     for name in config.class_names:
         data = {th: accumulate(kept, predicted, name, config.dist_fcn_callable, th) for th in config.dist_ths}
@@ -221,10 +221,10 @@ def _metrics(official: Any, config: Any, num_samples: int) -> DetectionMetrics:
     )
 
 
-def _filter(tables: Any, boxes: Any, config: Any) -> Any:
+def _filter(devkit: Any, boxes: Any, config: Any) -> Any:
     from nuscenes.eval.common.loaders import filter_eval_boxes
 
     # The devkit fails on a set without any box, which is what an untrained detector gives.
     if not boxes.all:
         return boxes
-    return filter_eval_boxes(tables, boxes, config.class_range, verbose=False)
+    return filter_eval_boxes(devkit, boxes, config.class_range, verbose=False)

@@ -1,7 +1,6 @@
 """A whole world on disk: which scenes, in parallel, resumable."""
 
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from tqdm import tqdm
 
 from bev_data.atomic import atomic_path
 from bev_data.errors import InputError
+from bev_data.parallel import cores
 from bev_data.world.database.record import WorldSpec, record_scene
-from bev_data.world.database.rows import Tables, join
-from bev_data.world.sensors.textures import textures
-from bev_data.world.street.rig import CAMERAS, LIDAR
+from bev_data.world.database.rows import TableRows, join
+from bev_data.world.street.mounting import CAMERAS, LIDAR
+from bev_data.world.things.textures import textures
 
 REVISION = 1  # of everything that decides how a world looks
 SPEC_FILE = "synthetic.json"
@@ -72,7 +72,7 @@ def write_world(
     images = scenes * len(CAMERAS) * (key_frames + (key_frames - 1) * spec.sweeps_between)
     lock = threading.Lock()
     with (
-        ThreadPoolExecutor(workers or _cores()) as pool,
+        ThreadPoolExecutor(workers or cores()) as pool,
         tqdm(total=images, unit="image", desc=f"{version}, {scenes} scenes", disable=not progress) as bar,
     ):
 
@@ -143,10 +143,6 @@ def _checked(
     return WorldSpec(scenes, val_scenes, seed, (width, height), key_frames, sweep_hz, supersample)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _prepare(out: Path, spec: WorldSpec, version: str) -> bool:
     """Make the folders; False if the world is complete already."""
     described: dict[str, Any] = {"revision": REVISION, "version": version, **asdict(spec)}
@@ -186,11 +182,11 @@ class _StoppedError(Exception):
 
 def _scene_rows(
     out: Path, spec: WorldSpec, number: int, name: str, advance: Callable[[int], None], stop: threading.Event
-) -> Tables:
+) -> TableRows:
     """Rows of one scene: read if it was finished before, else rendered."""
     kept = out / _UNFINISHED / f"{name}.json"
     if kept.is_file():
-        rows: Tables = json.loads(kept.read_text())
+        rows: TableRows = json.loads(kept.read_text())
         advance(sum(row["fileformat"] == "jpg" for row in rows["sample_data"]))
         return rows
 
@@ -200,13 +196,12 @@ def _scene_rows(
         advance(images)
 
     rows = record_scene(out, spec, number, name, advance_or_stop)
-    temporary = kept.with_suffix(".part")
-    temporary.write_text(json.dumps(rows))
-    temporary.replace(kept)
+    with atomic_path(kept) as temporary:
+        temporary.write_text(json.dumps(rows))
     return rows
 
 
-def _write_tables(out: Path, version: str, tables: Tables) -> None:
+def _write_tables(out: Path, version: str, tables: TableRows) -> None:
     """All tables appear at once, and last: a folder with tables is a complete world."""
     staged = out / _UNFINISHED / version
     staged.mkdir(exist_ok=True)

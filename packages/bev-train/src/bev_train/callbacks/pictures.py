@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bev_data.atomic import atomic_path
 from bev_data.pictures.page import draw_sample
 from bev_data.samples.batch import Batch
-from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.dataset import KeyFrameDataset
 from bev_data.scores.results import write_results
 from bev_train.callbacks.scores import Found, as_results, collect
 from bev_train.data_module import Stage
@@ -102,7 +102,7 @@ class PictureWriter(Callback):
     def _choose(self, trainer: Trainer, stage: Stage, batches: Sequence[int | float]) -> None:
         """Spread the pictures over the key frames that the stage will see."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        dataset: NuScenesDataset = data.datasets[stage]
+        dataset: KeyFrameDataset = data.datasets[stage]
         seen = data.positions(stage)[: int(sum(batches)) * data.batch_size * trainer.world_size]
         count = len(seen) if self.count == -1 else min(self.count, len(seen))
         picks = [seen[int(i)] for i in np.linspace(0, len(seen) - 1, count)]
@@ -113,7 +113,7 @@ class PictureWriter(Callback):
     def _draw(
         self, trainer: Trainer, module: Any, stage: Stage, batch: Batch, output: DetectionOutput
     ) -> None:
-        dataset: NuScenesDataset = trainer.datamodule.datasets[stage]  # type: ignore[attr-defined]
+        dataset: KeyFrameDataset = trainer.datamodule.datasets[stage]  # type: ignore[attr-defined]
         grid = module.detector.config.bev.grid
         bins = module.detector.config.depth_net.bins
         for i, (token, found) in enumerate(collect(batch, output).items()):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bev_data.samples.batch import Batch
-from bev_data.samples.dataset import NuScenesDataset
+from bev_data.samples.dataset import KeyFrameDataset
 from bev_data.scores.depth import RANGES, depth_error_table, depth_scores, lidar_points, table_rows
 from bev_data.scores.official import evaluate_detections
 from bev_data.scores.results import to_nuscenes_results
@@ -140,7 +140,7 @@ class NuScenesEvaluation(_Evaluation):
         Raises:
             InputError: if there are no tables for a split to be scored.
         """
-        datasets: Mapping[str, NuScenesDataset] = trainer.datamodule.datasets  # type: ignore[attr-defined]
+        datasets: Mapping[str, KeyFrameDataset] = trainer.datamodule.datasets  # type: ignore[attr-defined]
         for name, dataset in datasets.items():
             tables = dataset.root / dataset.infos.version
             if name in ("val", "test") and not tables.is_dir():

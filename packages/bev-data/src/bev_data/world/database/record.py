@@ -10,21 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bev_data.atomic import atomic_path
+from bev_data.geometry import matrix_to_quaternion
 from bev_data.world.database.rows import (
     LOCATIONS,
-    Row,
-    Tables,
+    JsonRow,
+    TableRows,
     attribute_tokens,
     category_token,
-    link,
+    chain,
     sensor_token,
     token,
     visibility_token,
 )
 from bev_data.world.sensors.views import photograph, render, scan
 from bev_data.world.street.layout import KINDS
-from bev_data.world.street.motion import to_quaternion
-from bev_data.world.street.rig import LIDAR, Camera
+from bev_data.world.street.mounting import LIDAR, Camera
 from bev_data.world.street.scene import KEY_PERIOD, Pose, Scene, build_scene
 
 ANNOTATED = 60.0  # metres from the ego
@@ -70,21 +71,21 @@ class _Recorder:
         self.scene: Scene = build_scene(number, spec.seed, spec.key_frames, width, height)
         self.start = EPOCH + number * SCENE_SPACING
         self.log = f"n{spec.seed % 1000:03d}-synthetic-{name[6:]}"
-        self.rows: Tables = defaultdict(list)
+        self.rows: TableRows = defaultdict(list)
         self.calibrations = {
             channel: token(spec.seed, name, "calibration", channel)
-            for channel in (*(camera.channel for camera in self.scene.rig.cameras), LIDAR)
+            for channel in (*(camera.channel for camera in self.scene.mounting.cameras), LIDAR)
         }
 
     def token(self, *words: object) -> str:
         return token(self.spec.seed, self.name, *words)
 
-    def record(self, advance: Callable[[int], None]) -> Tables:
+    def record(self, advance: Callable[[int], None]) -> TableRows:
         """Write all files; returns the rows of this scene."""
         scene = self.scene
-        for camera in scene.rig.cameras:
+        for camera in scene.mounting.cameras:
             self._calibration(camera.channel, camera.rotation, camera.translation, camera.intrinsics.tolist())
-        self._calibration(LIDAR, scene.rig.lidar_rotation, scene.rig.lidar_translation, [])
+        self._calibration(LIDAR, scene.mounting.lidar_rotation, scene.mounting.lidar_translation, [])
         samples = [
             {
                 "token": self.token("sample", key),
@@ -95,33 +96,35 @@ class _Recorder:
             }
             for key in range(self.spec.key_frames)
         ]
-        link(samples)
+        chain(samples)
         self.rows["sample"] = samples
-        streams: dict[str, list[Row]] = defaultdict(list)
-        tracks: dict[int, list[Row]] = defaultdict(list)
+        streams: dict[str, list[JsonRow]] = defaultdict(list)
+        tracks: dict[int, list[JsonRow]] = defaultdict(list)
         between = self.spec.sweeps_between
         for key in range(self.spec.key_frames):
             for sweep in range(-between if key else 0, 0):
                 micros = round((key + sweep / (between + 1)) * KEY_PERIOD * 1e6)
-                for camera in scene.rig.cameras:
+                for camera in scene.mounting.cameras:
                     at = micros + camera.delay
                     image = photograph(scene, camera, at / 1e6, supersample=self.spec.supersample)
                     self._image(streams, image, camera, at, key, is_key=False)
-                advance(len(scene.rig.cameras))
+                advance(len(scene.mounting.cameras))
             self._key_frame(streams, tracks, key)
-            advance(len(scene.rig.cameras))
+            advance(len(scene.mounting.cameras))
         for rows in (*streams.values(), *tracks.values()):
-            link(rows)
+            chain(rows)
         self.rows["sample_data"] = [row for rows in streams.values() for row in rows]
         self._instances(tracks)
         self._scene(samples)
         return dict(self.rows)
 
-    def _key_frame(self, streams: dict[str, list[Row]], tracks: dict[int, list[Row]], key: int) -> None:
+    def _key_frame(
+        self, streams: dict[str, list[JsonRow]], tracks: dict[int, list[JsonRow]], key: int
+    ) -> None:
         scene = self.scene
         micros = round(key * KEY_PERIOD * 1e6)
         views = []
-        for camera in scene.rig.cameras:
+        for camera in scene.mounting.cameras:
             at = micros + camera.delay
             views.append(render(scene, camera, at / 1e6, supersample=self.spec.supersample))
             self._image(streams, views[-1].image, camera, at, key, is_key=True)
@@ -138,6 +141,7 @@ class _Recorder:
             if np.hypot(x - ego[0], y - ego[1]) > ANNOTATED:
                 continue
             length, width, height = user.size
+            about_z = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
             row = {
                 "token": self.token("annotation", index, key),
                 "sample_token": self.token("sample", key),
@@ -146,7 +150,7 @@ class _Recorder:
                 "attribute_tokens": attribute_tokens(user.attribute),
                 "translation": [x, y, z + 0.5 * height],
                 "size": [width, length, height],
-                "rotation": to_quaternion(np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])),
+                "rotation": matrix_to_quaternion(about_z).tolist(),
                 "prev": "",
                 "next": "",
                 "num_lidar_pts": int(lidar_points[index]),
@@ -157,7 +161,7 @@ class _Recorder:
 
     def _image(
         self,
-        streams: dict[str, list[Row]],
+        streams: dict[str, list[JsonRow]],
         image: NDArray[np.uint8],
         camera: Camera,
         micros: int,
@@ -172,14 +176,14 @@ class _Recorder:
         _write(self.root / name, encoded.getvalue())
         streams[camera.channel].append(self._sample_data(camera.channel, name, micros, key, is_key=is_key))
 
-    def _sample_data(self, channel: str, name: str, micros: int, key: int, *, is_key: bool) -> Row:
+    def _sample_data(self, channel: str, name: str, micros: int, key: int, *, is_key: bool) -> JsonRow:
         identity = self.token("data", channel, micros)
         pose: Pose = self.scene.ego_pose(micros / 1e6)
         self.rows["ego_pose"].append(
             {
                 "token": identity,
                 "timestamp": self.start + micros,
-                "rotation": to_quaternion(pose.rotation),
+                "rotation": matrix_to_quaternion(pose.rotation).tolist(),
                 "translation": pose.translation.tolist(),
             }
         )
@@ -212,12 +216,12 @@ class _Recorder:
                 "token": self.calibrations[channel],
                 "sensor_token": sensor_token(channel),
                 "translation": translation.tolist(),
-                "rotation": to_quaternion(rotation),
+                "rotation": matrix_to_quaternion(rotation).tolist(),
                 "camera_intrinsic": intrinsics,
             }
         )
 
-    def _instances(self, tracks: dict[int, list[Row]]) -> None:
+    def _instances(self, tracks: dict[int, list[JsonRow]]) -> None:
         self.rows["instance"] = [
             {
                 "token": self.token("instance", index),
@@ -229,7 +233,7 @@ class _Recorder:
             for index, rows in tracks.items()
         ]
 
-    def _scene(self, samples: list[Row]) -> None:
+    def _scene(self, samples: list[JsonRow]) -> None:
         log, mask = self.token("log"), self.token("map")
         encoded = io.BytesIO()
         # The first row of a map mask is its northern end.
@@ -262,7 +266,7 @@ class _Recorder:
 
 def record_scene(
     root: Path, spec: WorldSpec, number: int, name: str, advance: Callable[[int], None]
-) -> Tables:
+) -> TableRows:
     """Render a scene to disk.
 
     Of the arguments:
@@ -277,7 +281,5 @@ def record_scene(
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; one scene is written by one thread, so the name is free."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

@@ -5,12 +5,12 @@ from itertools import pairwise
 from typing import Any
 
 from bev_data.nuscenes.versions import TABLES
-from bev_data.world.street.rig import CAMERAS, LIDAR
+from bev_data.world.street.mounting import CAMERAS, LIDAR
 
-Row = dict[str, Any]
-Tables = dict[str, list[Row]]
+JsonRow = dict[str, Any]
+TableRows = dict[str, list[JsonRow]]
 
-# Tables that are the same in every world.
+# TableRows that are the same in every world.
 _CATEGORIES = (
     "human.pedestrian.adult",
     "human.pedestrian.child",
@@ -75,7 +75,7 @@ def visibility_token(fraction: float) -> str:
     return str(1 + sum(fraction >= edge for edge in (0.4, 0.6, 0.8)))
 
 
-def fixed_tables() -> Tables:
+def fixed_tables() -> TableRows:
     """Categories, attributes, visibilities and sensors."""
     return {
         "category": [
@@ -109,13 +109,13 @@ def fixed_tables() -> Tables:
     }
 
 
-def link(rows: list[Row]) -> None:
+def chain(rows: list[JsonRow]) -> None:
     """Set `prev` and `next` along rows that are in order of time."""
     for before, after in pairwise(rows):
         before["next"], after["prev"] = after["token"], before["token"]
 
 
-def join(scenes: list[Tables]) -> Tables:
+def join(scenes: list[TableRows]) -> TableRows:
     """All thirteen tables of a world from the rows of its scenes."""
     tables = fixed_tables()
     for name in TABLES:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from bev_data.jit import kernel
 from bev_data.world.sensors.raster import hit_solid
-from bev_data.world.sensors.terrain import march_to_ground
+from bev_data.world.street.terrain import march_to_ground
 
 BEAMS = 32
 COLUMNS = 1084

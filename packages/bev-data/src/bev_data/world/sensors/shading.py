@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bev_data.jit import inlined, kernel
-from bev_data.world.sensors.terrain import DOMAIN, ground_height
-from bev_data.world.sensors.textures import (
+from bev_data.world.street.ground import MAP_BITS, MAP_TEXEL
+from bev_data.world.street.terrain import ground_height
+from bev_data.world.things.textures import (
     DETAIL_BITS,
     DETAIL_TEXEL,
     PATTERN_BITS,
@@ -20,10 +21,7 @@ from bev_data.world.sensors.textures import (
     sample_color,
     sample_tone,
 )
-from bev_data.world.things.solids import Geometry
 
-MAP_BITS = 11
-MAP_TEXEL = DOMAIN / (1 << MAP_BITS)
 UNIT = 1.5 / 255.0  # texels of colour reach up to 1.5
 HAZE = 1.0 / 420.0  # per metre
 ROUGHNESS = 0.55  # contrast of the ground's finest texture
@@ -158,30 +156,6 @@ def sky_color(
         green + (white - green) * amount + 0.92 * glow,
         blue + (white - blue) * amount + 0.8 * glow,
     )
-
-
-def surfaces(
-    geometry: Geometry, faces: NDArray[np.int64], poses: NDArray[np.float64], light: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """What shading needs to know of each face, in the world's frame: [faces, 16].
-
-    Columns: 0 to 2 normal; 3 to 6 and 7 to 10 texture axes u and v with their offsets, metres; 11 to 13
-    colour in its light; 14 contrast of the noise; 15 pattern.
-    """
-    pose = poses[geometry.solid_model[geometry.face_solid[faces]]]
-    cos, sin = pose[:, 3], pose[:, 4]
-
-    def turned(axis: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y, z = axis[:, 0], axis[:, 1], axis[:, 2]
-        return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1)
-
-    normal, u, v = (turned(axes[faces]) for axes in (geometry.face_plane, geometry.face_u, geometry.face_v))
-    offset_u = geometry.face_u[faces, 3] - np.sum(u * pose[:, :3], axis=1)
-    offset_v = geometry.face_v[faces, 3] - np.sum(v * pose[:, :3], axis=1)
-    lit = light[4] * (0.85 + 0.15 * normal[:, 2]) + light[3] * np.maximum(0.0, normal @ light[:3])
-    lit += geometry.face_look[faces, 1] * np.maximum(0.0, 1.0 - lit)
-    color = geometry.face_color[faces] * lit[:, None]
-    return np.column_stack([normal, u, offset_u, v, offset_v, color, geometry.face_look[faces][:, [0, 2]]])
 
 
 @inlined

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.world.sensors.ground import shadow_outlines
 from bev_data.world.sensors.lidar import BEAMS, COLUMNS, beam_directions, cast_ground, cast_solids
 from bev_data.world.sensors.raster import count_owners, draw_solids
 from bev_data.world.sensors.shading import cast_shadows, shade_picture
-from bev_data.world.sensors.terrain import trace_ground
-from bev_data.world.sensors.textures import textures
-from bev_data.world.street.rig import Camera
+from bev_data.world.street.ground import shadow_outlines
+from bev_data.world.street.mounting import Camera
 from bev_data.world.street.scene import Pose, Scene
+from bev_data.world.street.terrain import trace_ground
+from bev_data.world.things.textures import textures
 
 
 class View(NamedTuple):
@@ -114,8 +114,8 @@ def _expose(
 def scan(scene: Scene, t: float) -> Scan:
     """Turn the lidar once, all rays at one instant; there are points from 1 to 85 m."""
     ego = scene.ego_pose(t)
-    rotation = ego.rotation @ scene.rig.lidar_rotation
-    origin = ego.rotation @ scene.rig.lidar_translation + ego.translation
+    rotation = ego.rotation @ scene.mounting.lidar_rotation
+    origin = ego.rotation @ scene.mounting.lidar_translation + ego.translation
     distance = np.full((COLUMNS, BEAMS), 1e9)
     face = np.full((COLUMNS, BEAMS), -2, np.int32)
     g = scene.geometry

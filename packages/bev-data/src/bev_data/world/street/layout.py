@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bev_data.jit import kernel
-from bev_data.world.sensors.ground import HALF_STREET, Road
+from bev_data.world.street.ground import HALF_STREET, Road
 from bev_data.world.street.motion import Motion, standing
 from bev_data.world.things import people, street_things, vehicles
 from bev_data.world.things.paints import Builder

@@ -134,34 +134,3 @@ def yaw_rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> NDArray[n
             [-sy, cy * sx, cy * cx],
         ]
     )
-
-
-def to_quaternion(rotation: NDArray[np.float64]) -> list[float]:
-    """w, x, y, z of a rotation matrix, w not negative; stable for every angle."""
-    m = rotation
-    squares = np.array(
-        [
-            1 + m[0, 0] + m[1, 1] + m[2, 2],
-            1 + m[0, 0] - m[1, 1] - m[2, 2],
-            1 - m[0, 0] + m[1, 1] - m[2, 2],
-            1 - m[0, 0] - m[1, 1] + m[2, 2],
-        ]
-    )
-    a, b, c = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
-    p, q, r = m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
-    rows = ((squares[0], a, b, c), (a, squares[1], p, q), (b, p, squares[2], r), (c, q, r, squares[3]))
-    quaternion = np.array(rows[int(np.argmax(squares))])
-    quaternion /= np.linalg.norm(quaternion)
-    return [float(value) for value in (quaternion if quaternion[0] >= 0 else -quaternion)]
-
-
-def to_rotation(quaternion: tuple[float, float, float, float]) -> NDArray[np.float64]:
-    """Rotation matrix of a quaternion w, x, y, z of any length."""
-    w, x, y, z = np.array(quaternion) / np.linalg.norm(quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )

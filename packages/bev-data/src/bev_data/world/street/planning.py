@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from bev_data.world.sensors.ground import HALF_ROAD, HALF_STREET, LANE, PARKING, Road
-from bev_data.world.sensors.terrain import DOMAIN
+from bev_data.world.street.ground import HALF_ROAD, HALF_STREET, LANE, PARKING, Road
 from bev_data.world.street.layout import CYCLES, KINDS, Layout, Scenery
 from bev_data.world.street.motion import Motion, Path, Speed, standing, straight, turning_path
+from bev_data.world.street.terrain import DOMAIN
 from bev_data.world.things import street_things
 
 EGO_SIZE = (4.1, 1.75, 1.6)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.world.sensors.ground import (
+from bev_data.world.street.ground import (
     HALF_ROAD,
     HALF_STREET,
     LANE,
@@ -15,13 +15,12 @@ from bev_data.world.sensors.ground import (
     paint_ground,
     shadow_outlines,
 )
-from bev_data.world.sensors.shading import surfaces
-from bev_data.world.sensors.terrain import ground_height, hills
 from bev_data.world.street.layout import Layout, RoadUser
 from bev_data.world.street.motion import Motion, yaw_rotation
+from bev_data.world.street.mounting import Mounting, build_mounting
 from bev_data.world.street.planning import plan
-from bev_data.world.street.rig import Rig, build_rig
-from bev_data.world.things.solids import Geometry, assemble
+from bev_data.world.street.terrain import ground_height, hills
+from bev_data.world.things.solids import Geometry, assemble, surfaces
 
 BEHAVIOURS = ("straight", "turn", "stop")
 KEY_PERIOD = 0.5  # seconds between key frames
@@ -52,7 +51,7 @@ class Scene:
         moving_faces: their faces.
         owner: [faces + 1] road user of each face, -1 for scenery; the last, -1 too, serves face -1, which is
             none.
-        surface: what `shading.surfaces` gives at time 0.
+        surface: what `solids.surfaces` gives at time 0.
         light: as `shading.shade_picture` takes it.
         shadow_depth: which part of the light a shadow takes.
         sway: [4, 3] amplitude, frequency and phase of the ego's pitch (two waves) and roll (two waves).
@@ -60,7 +59,7 @@ class Scene:
 
     number: int
     behaviour: str
-    rig: Rig
+    mounting: Mounting
     ego: Motion
     heights: NDArray[np.float64]
     steepest: float
@@ -138,7 +137,7 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
     heights = hills(rng)
     cell = np.abs(np.stack([np.diff(heights, axis=a, append=np.take(heights, [0], a)) for a in (0, 1)]))
     steepest = float(np.hypot(cell[0].max(), cell[1].max()))
-    rig = build_rig(width, height, rng)
+    mounting = build_mounting(width, height, rng)
     light = _light(rng)
     geometry = assemble([u.model for u in layout.users] + [s.model for s in layout.scenery], rng)
     models = len(layout.users) + len(layout.scenery)
@@ -170,7 +169,7 @@ def build_scene(number: int, seed: int, key_frames: int, width: int, height: int
     return Scene(
         number=number,
         behaviour=behaviour,
-        rig=rig,
+        mounting=mounting,
         ego=layout.ego,
         heights=heights,
         steepest=steepest,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bev_data.world.street.motion import to_rotation, yaw_rotation
+from bev_data.geometry import quaternion_to_matrix
+from bev_data.world.street.motion import yaw_rotation
 
 NUSCENES_WIDTH = 1600  # pixels, of the focal lengths below
 
@@ -61,7 +62,7 @@ class Camera(NamedTuple):
         return np.array([[self.focal, 0.0, self.cx], [0.0, self.focal, self.cy], [0.0, 0.0, 1.0]])
 
 
-class Rig(NamedTuple):
+class Mounting(NamedTuple):
     """All sensors of one car; `lidar_rotation` turns lidar (x right, y ahead, z up) into ego."""
 
     cameras: tuple[Camera, ...]
@@ -69,7 +70,7 @@ class Rig(NamedTuple):
     lidar_translation: NDArray[np.float64]
 
 
-def build_rig(width: int, height: int, rng: np.random.Generator) -> Rig:
+def build_mounting(width: int, height: int, rng: np.random.Generator) -> Mounting:
     """A car with its own calibration: mounts vary by centimetres and tenths of a degree, height by 6 cm."""
     scale = width / NUSCENES_WIDTH
     raised = rng.normal(0.0, 0.06)
@@ -94,5 +95,5 @@ def build_rig(width: int, height: int, rng: np.random.Generator) -> Rig:
                 mount.delay,
             )
         )
-    lidar = to_rotation((0.7077955, -0.0064922, 0.0106462, -0.7063073))
-    return Rig(tuple(cameras), lidar, np.array(_LIDAR_PLACE) + np.array([0.0, 0.0, raised]))
+    lidar = quaternion_to_matrix((0.7077955, -0.0064922, 0.0106462, -0.7063073))
+    return Mounting(tuple(cameras), lidar, np.array(_LIDAR_PLACE) + np.array([0.0, 0.0, raised]))

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bev_data.jit import kernel
-from bev_data.world.sensors.shading import MAP_BITS, MAP_TEXEL
-from bev_data.world.sensors.textures import DETAIL_BITS, mip_chain, packed, textures
+from bev_data.world.street.terrain import DOMAIN
+from bev_data.world.things.textures import DETAIL_BITS, mip_chain, packed, textures
 
+MAP_BITS = 11  # of the width of the ground's picture
+MAP_TEXEL = DOMAIN / (1 << MAP_BITS)  # metres
 LANE = 3.4  # metres
 PARKING = 2.6
 PAVEMENT = 3.6

@@ -33,7 +33,7 @@ def train(variant: str, seed: int, options: argparse.Namespace) -> dict[str, flo
         "seed_everything": seed,
         "output": output,
         # As published; the quickstart cares more for boxes.
-        "model.depth_weight": 3,
+        "model.loss.depth_weight": 3,
         "trainer.max_steps": options.steps,
         "trainer.check_val_every_n_epoch": "null",
         "trainer.val_check_interval": options.steps,

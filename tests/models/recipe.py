@@ -22,7 +22,7 @@ from bev_models import (
     HeadConfig,
     ImageEncoderConfig,
 )
-from bev_models.checkpoints import published_to_ours
+from bev_models.published import published_to_ours
 
 # One published parameter: name, shape, dtype.
 Key = tuple[str, list[int], str]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bev_models import Cameras, DepthBins, DepthNetOutput, DynamicStereo, StereoSource, sweep_projection
+from bev_models import Cameras, DepthBins, DepthNetOutput, DynamicStereo, StereoConfig, StereoSource
 
 STRIDE = 4
 CHANNELS = 64
@@ -160,7 +160,7 @@ class Scene:
             sigma=length / (2 * float(stereo.offsets.max())),
             range_score=torch.zeros(1, ranges, height, width),
         )
-        projection = sweep_projection(self.cameras, 0, 1, (height * STRIDE, width * STRIDE), self.size)
+        projection = self.cameras.sweep_projection(0, 1, (height * STRIDE, width * STRIDE), self.size)
         source = StereoSource(self.codes(1), logits, projection, projection)
         with torch.no_grad():
             mu = stereo(word, self.codes(0), [source]).mu[0]
@@ -186,7 +186,8 @@ def matcher(
     bins: DepthBins, ranges: Sequence[float], iterations: int, samples: int, gain: float
 ) -> DynamicStereo:
     """A stereo search whose score is `gain` times the mean correlation."""
-    stereo = DynamicStereo(bins, ranges, iterations, samples, 3.0, GROUPS, min_sigma=0.1, upsampling=1).eval()
+    settings = StereoConfig(tuple(ranges), iterations, samples, groups=GROUPS, min_sigma=0.1)
+    stereo = DynamicStereo(bins, **vars(settings), upsampling=1).eval()
     first, second, last = stereo.similarity_net
     with torch.no_grad():
         for parameter in stereo.similarity_net.parameters():

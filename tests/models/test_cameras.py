@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bev_models import BEVGrid, Cameras, camera_vector, lift_projection, sweep_projection
+from bev_models import BEVGrid, Cameras, camera_vector
 
 from . import tiny
 
@@ -55,7 +55,7 @@ def forward_camera(yaw=0.0, height=1.5, ahead=1.5):
 
 @pytest.mark.parametrize("depth", [2.0, 7.0, 10.0])
 def test_the_optical_axis_of_a_front_camera_lies_on_the_x_axis(depth):
-    projection = lift_projection(forward_camera(), 0, IMAGE, CELLS, GRID)[0, 0]
+    projection = forward_camera().lift_projection(0, IMAGE, CELLS, GRID)[0, 0]
     x, y, z = see(projection, 2, 1, depth)
     assert x == pytest.approx(16 + 1.5 + depth, abs=1e-4)
     assert y == pytest.approx(16, abs=1e-4)
@@ -63,7 +63,7 @@ def test_the_optical_axis_of_a_front_camera_lies_on_the_x_axis(depth):
 
 
 def test_image_right_is_ego_right_and_image_down_is_down():
-    projection = lift_projection(forward_camera(), 0, IMAGE, CELLS, GRID)[0, 0]
+    projection = forward_camera().lift_projection(0, IMAGE, CELLS, GRID)[0, 0]
     _, y, _ = see(projection, 3, 1, 10.0)
     assert y == pytest.approx(16 - 10 * 16 / 50, abs=1e-4)
     _, _, z = see(projection, 2, 2, 10.0)
@@ -71,7 +71,7 @@ def test_image_right_is_ego_right_and_image_down_is_down():
 
 
 def test_a_camera_to_the_left_sees_the_left():
-    projection = lift_projection(forward_camera(yaw=math.pi / 2, ahead=0.0), 0, IMAGE, CELLS, GRID)[0, 0]
+    projection = forward_camera(yaw=math.pi / 2, ahead=0.0).lift_projection(0, IMAGE, CELLS, GRID)[0, 0]
     x, y, _ = see(projection, 2, 1, 10.0)
     assert x == pytest.approx(16, abs=1e-4)
     assert y == pytest.approx(26, abs=1e-4)
@@ -80,7 +80,7 @@ def test_a_camera_to_the_left_sees_the_left():
 def test_corner_cells_lie_on_corner_pixels_where_published_weights_ask_for_it():
     cameras = forward_camera()
     cameras.intrinsics[..., :2, 2] = torch.tensor([95.0, 63.0])
-    projection = lift_projection(cameras, 0, IMAGE, CELLS, GRID, cells="corners")[0, 0]
+    projection = cameras.lift_projection(0, IMAGE, CELLS, GRID, cells="corners")[0, 0]
     x, y, z = see(projection, 5, 3, 10.0)
     assert (x, y) == (pytest.approx(27.5, abs=1e-4), pytest.approx(16, abs=1e-4))
     assert z == pytest.approx(6.5 / 8, abs=1e-4)
@@ -95,11 +95,11 @@ def test_image_augmentation_is_undone():
     """The original pixel that an input pixel came from decides where it is lifted."""
     plain, augmented = forward_camera(), forward_camera()
     augmented.image_aug[:] = flipped_half()
-    at = lift_projection(augmented, 0, IMAGE, CELLS, GRID)[0, 0]
+    at = augmented.lift_projection(0, IMAGE, CELLS, GRID)[0, 0]
     u, v = 4 * 16 + 7.5, 2 * 16 + 7.5  # input pixel of cell (4, 2)
     original = ((u - 48) / -0.5, (v + 7) / 0.5)
     j, i = (original[0] - 7.5) / 16, (original[1] - 7.5) / 16
-    expected = see(lift_projection(plain, 0, IMAGE, CELLS, GRID)[0, 0], j, i, 6.0)
+    expected = see(plain.lift_projection(0, IMAGE, CELLS, GRID)[0, 0], j, i, 6.0)
     torch.testing.assert_close(see(at, 4, 2, 6.0), expected, atol=1e-4, rtol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_bev_augmentation_turns_scales_and_mirrors_where_features_land():
     c, s = math.cos(0.3), math.sin(0.3)
     turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
     cameras.bev_aug[0, :3, :3] = torch.diag(torch.tensor([1.0, -1, 1])) @ (1.1 * turn)
-    x, y, _ = see(lift_projection(cameras, 0, IMAGE, CELLS, GRID)[0, 0], 2, 1, 10.0)
+    x, y, _ = see(cameras.lift_projection(0, IMAGE, CELLS, GRID)[0, 0], 2, 1, 10.0)
     assert x == pytest.approx(16 + 11 * c, abs=1e-4)
     assert y == pytest.approx(16 - 11 * s, abs=1e-4)
 
@@ -121,7 +121,7 @@ def test_every_cell_of_an_unmoved_camera_maps_to_itself(moved):
     identity = torch.eye(3, 4).expand(6, 3, 4)
     itself = [(0, 0), (1, 1)] if moved else [(0, 0), (0, 1), (1, 0), (1, 1)]
     for reference, source in itself:
-        found = sweep_projection(cameras, reference, source, IMAGE, CELLS)
+        found = cameras.sweep_projection(reference, source, IMAGE, CELLS)
         torch.testing.assert_close(found, identity, atol=1e-4, rtol=0)
 
 
@@ -132,12 +132,12 @@ def test_a_point_ahead_moves_toward_the_middle_of_the_image_before():
     )
     cameras.key2sensor[:] = torch.eye(4)
     cameras.key2sensor[:, 1, :, 2, 3] = 1.0  # one metre behind: what was 9 m ahead was 10 m ahead
-    projection = sweep_projection(cameras, 0, 1, IMAGE, CELLS)[0]
+    projection = cameras.sweep_projection(0, 1, IMAGE, CELLS)[0]
     u, v, z = see(projection, 5, 3, 9.0)
     assert z == pytest.approx(10)
     assert u / z == pytest.approx(2 + 3 * 0.9, abs=1e-5)
     assert v / z == pytest.approx(1 + 2 * 0.9, abs=1e-5)
-    back = sweep_projection(cameras, 1, 0, IMAGE, CELLS)[0]
+    back = cameras.sweep_projection(1, 0, IMAGE, CELLS)[0]
     u, v, z = see(back, 2 + 3 * 0.9, 1 + 2 * 0.9, 10.0)
     assert (u / z, v / z) == (pytest.approx(5, abs=1e-4), pytest.approx(3, abs=1e-4))
 
@@ -145,7 +145,7 @@ def test_a_point_ahead_moves_toward_the_middle_of_the_image_before():
 def test_the_published_convention_is_half_a_cell_off():
     """Corner cells on corner pixels, sampled as if cells were centred: from -1/2 to count - 1/2."""
     cameras = tiny.rig(cameras=1, moved=0.0)
-    projection = sweep_projection(cameras, 0, 1, IMAGE, (16, 24), cells="corners")[0]
+    projection = cameras.sweep_projection(0, 1, IMAGE, (16, 24), cells="corners")[0]
     u, v, z = see(projection, 0, 0, 5.0)
     assert (u / z, v / z) == (pytest.approx(-0.5, abs=1e-4), pytest.approx(-0.5, abs=1e-4))
     u, v, z = see(projection, 23, 15, 5.0)
@@ -155,7 +155,7 @@ def test_the_published_convention_is_half_a_cell_off():
 def test_positions_survive_poses_far_from_the_origin():
     """Poses a kilometre away, in float32, as the camera of a map frame: composed without loss."""
     cameras = tiny.rig(cameras=2)
-    exact = lift_projection(Cameras(*(matrix.double() for matrix in cameras)), 0, (256, 704), (16, 44), GRID)
-    found = lift_projection(cameras, 0, (256, 704), (16, 44), GRID)
+    exact = Cameras(*(matrix.double() for matrix in cameras)).lift_projection(0, (256, 704), (16, 44), GRID)
+    found = cameras.lift_projection(0, (256, 704), (16, 44), GRID)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact.float(), atol=1e-6, rtol=1e-6)

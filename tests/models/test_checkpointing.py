@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bev_models import DetectionLoss, Quirks
+from bev_models import DetectionLoss, LossConfig, Quirks
 
 from . import tiny
 
@@ -12,7 +12,7 @@ from . import tiny
 def training_step(checkpointing: bool, quirks: Quirks | str, dtype: torch.dtype | None):
     """Losses, gradients, state after one step, and bytes that the backward pass needs kept."""
     model = tiny.detector(quirks=quirks, activation_checkpointing=checkpointing).train()
-    criterion = DetectionLoss(model.config, stereo_weight=1.0)
+    criterion = DetectionLoss(model.config, LossConfig(stereo_weight=1.0))
     boxes, labels = tiny.boxes()
     lidar = torch.full((1, 2, *tiny.SIZE), 7.0)
     kept: dict[int, int] = {}

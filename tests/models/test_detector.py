@@ -16,7 +16,6 @@ from bev_models import (
     ResNet,
     StereoConfig,
     build_detector,
-    lift_projection,
     load_imagenet_weights,
 )
 from bev_models.necks import MultiScaleNeck
@@ -171,7 +170,7 @@ def test_turning_the_ground_turns_the_map():
     model(tiny.images(), cameras)
     (probs, context), plain = maps[0]
     cameras.bev_aug[0, :2, :2] = torch.tensor([[0.0, -1], [1, 0]])
-    projection = lift_projection(cameras, 0, tiny.SIZE, (4, 6), model.config.bev.grid)
+    projection = cameras.lift_projection(0, tiny.SIZE, (4, 6), model.config.bev.grid)
     turned = model.view_transform(probs, context, projection)
     # Points on the very border of a cell may round to either side.
     same = torch.isclose(turned, plain.rot90(1, (3, 2)), atol=1e-4).double().mean()
@@ -285,7 +284,10 @@ def test_class_names_are_what_labels_index():
         ),
         (lambda: tiny.detector(image=ImageEncoderConfig(depth=42)), "ResNet depth must be one of"),
         (lambda: ResNet(stages=5), "stages must be 1 to 4, got 5"),
-        (lambda: MultiScaleNeck([8], [3], 8, 16), "neck stride must divide or be divided by 3, got 16"),
+        (
+            lambda: MultiScaleNeck([8], [3], out_channels=8, out_stride=16),
+            "neck stride must divide or be divided by 3, got 16",
+        ),
         (
             lambda: (
                 tiny.detector(stereo=None, frames=2, image=ImageEncoderConfig(depth=18, width=6))

@@ -25,11 +25,10 @@ from bev_models import (
     Detector,
     DetectorConfig,
     build_detector,
-    sweep_projection,
 )
-from bev_models.checkpoints import published_to_ours
 from bev_models.config import PUBLISHED_TASKS
 from bev_models.losses import depth_bin_of_cells
+from bev_models.published import published_to_ours
 from bev_models.targets import center_targets
 from bev_ops import plane_sweep_correlation
 
@@ -309,7 +308,7 @@ def test_scores_of_given_candidates(golden_json: Callable[[str], Any]):
         features = [detector.image_backbone(images[:, t].flatten(0, 1))[0] for t in range(2)]
         for reference in range(2):
             source = 1 - reference
-            projection = sweep_projection(cameras, reference, source, (64, 192), (16, 48), "corners")
+            projection = cameras.sweep_projection(reference, source, (64, 192), (16, 48), "corners")
             for name in [f"ref{reference}.r{r}.it{k}" for r in range(4) for k in range(3)]:
                 stored = torch.from_numpy(values[f"{name}.depth_sample"])
                 stride = -(-12 * 3 * 16 * 48 // len(stored))

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from bev_models import PUBLISHED, Detector, DetectorConfig, build_detector, build_published, load_weights
-from bev_models.checkpoints import DERIVED, ours_to_published, published_to_ours, to_published
 from bev_models.config import config_from_dict
-from bev_models.published import recognise
-from bev_models.weights import read_file
+from bev_models.published import DERIVED, ours_to_published, published_to_ours, to_published
+from bev_models.weights import read_file, recognise
 
 from . import recipe, tiny
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bev_models import DepthBins, DepthNetOutput, DynamicStereo, StereoConfig, StereoSource, sweep_projection
+from bev_models import DepthBins, DepthNetOutput, DynamicStereo, StereoConfig, StereoSource
 from bev_models.stereo import candidate_offsets
 
 from .stereo_scene import STRIDE, Board, Scene, Wall, matcher
@@ -63,7 +63,7 @@ def refine(scene, start_error, sigma):
     height, width = scene.size
     logits = torch.zeros(1, BINS.count, height, width)
     word = DepthNetOutput(logits, logits[:, :8], mu, torch.full_like(mu, sigma), torch.zeros_like(mu))
-    projection = sweep_projection(scene.cameras, 0, 1, (height * STRIDE, width * STRIDE), scene.size)
+    projection = scene.cameras.sweep_projection(0, 1, (height * STRIDE, width * STRIDE), scene.size)
     with torch.no_grad():
         found = stereo(word, scene.codes(0), [StereoSource(scene.codes(1), logits, projection, projection)])
     return scene.judge(found.mu[0], stereo.range_stop.flatten()), (start - truth).abs()
@@ -91,7 +91,11 @@ def search():
     """A small search with random weights, and something to search in."""
     torch.manual_seed(0)
     stereo = DynamicStereo(
-        DepthBins(2, 10, 1), (2.0, 5.0, 10.0), 2, 3, 3.0, 2, 1.0, 2, mask_channels=4, downsample_channels=8
+        DepthBins(2, 10, 1),
+        **vars(
+            StereoConfig((2.0, 5.0, 10.0), iterations=2, groups=2, mask_channels=4, downsample_channels=8)
+        ),
+        upsampling=2,
     )
     features = torch.randn(2, 2, 4, 8, 12)
     word = DepthNetOutput(

@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from bev_models import BEVGrid, BoxCoder, DepthBins, DetectionLoss, HeadConfig, Predictions, TaskMaps
+from bev_models import (
+    BEVGrid,
+    BoxCoder,
+    DepthBins,
+    DetectionLoss,
+    HeadConfig,
+    LossConfig,
+    Predictions,
+    TaskMaps,
+)
 from bev_models.losses import (
     box_loss,
     depth_bin_of_cells,
@@ -147,8 +156,8 @@ def test_weights_scale_the_terms():
     tasks = [maps._replace(height=maps.height + 1) for maps in tasks]
     predictions = Predictions(tasks, torch.full((1, 2, 16, 4, 6), 1 / 16))
     lidar = torch.full((1, 2, 64, 96), 7.0)
-    one = DetectionLoss(CONFIG, 1.0, 1.0)(predictions, [boxes], [labels], lidar)
-    other = DetectionLoss(CONFIG, 0.5, 2.0)(predictions, [boxes], [labels], lidar)
+    one = DetectionLoss(CONFIG, LossConfig(1.0, 1.0))(predictions, [boxes], [labels], lidar)
+    other = DetectionLoss(CONFIG, LossConfig(0.5, 2.0))(predictions, [boxes], [labels], lidar)
     assert other["boxes"].item() == pytest.approx(0.5 * one["boxes"].item())
     assert other["depth"].item() == pytest.approx(2 * one["depth"].item())
     assert other["heatmap"] == one["heatmap"]
@@ -202,7 +211,7 @@ def test_stereo_loss_reaches_the_search():
     boxes, labels = tiny.boxes()
     lidar = torch.full((1, 2, *tiny.SIZE), 7.5)
     predictions = model(tiny.images(), tiny.rig())
-    losses = DetectionLoss(model.config, stereo_weight=1.0)(predictions, [boxes], [labels], lidar)
+    losses = DetectionLoss(model.config, LossConfig(stereo_weight=1.0))(predictions, [boxes], [labels], lidar)
     assert predictions.stereo_density.shape[3:] == (tiny.SIZE[0] // 4, tiny.SIZE[1] // 4)
     losses["stereo"].backward()
     for part in (model.stereo.similarity_net, model.depth_net.range_head):
@@ -263,6 +272,8 @@ def test_height_of_boxes_as_published():
     boxes, labels = tiny.boxes(4)
     tasks = maps_of(center_targets([boxes], [labels.clamp(max=0)], TASKS, GRID))
     head = HeadConfig(tasks=CONFIG.head.tasks, nms_scale=(0.0, 0.0))
-    center, bottom = (BoxCoder(GRID, head, height).decode(tasks)[0].boxes for height in ("center", "bottom"))
+    center, bottom = (
+        BoxCoder(GRID, head, box_height=height).decode(tasks)[0].boxes for height in ("center", "bottom")
+    )
     torch.testing.assert_close(bottom[:, 2], center[:, 2] - center[:, 5] / 2)
     torch.testing.assert_close(bottom[:, 3:], center[:, 3:])

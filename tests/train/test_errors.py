@@ -38,6 +38,8 @@ def test_no_such_config(command):
             "--model.detector.stereo.iters=3",
             "'model.detector.stereo.iters' (did you mean 'model.detector.stereo.iter",
         ),
+        ("--model.depth_weight=3", "'model.depth_weight' (did you mean 'model.loss.depth_weight'?)"),
+        ("--model.stereo_weight=3", "'model.stereo_weight' (did you mean 'model.loss.stereo_weight'?)"),
         ("--optimizer.lr=3", "'optimizer.lr' (did you mean 'model.optimizer.lr'?)"),
         ("--trainer.max_epoch=3", "'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
     ],

@@ -9,9 +9,8 @@ import torch
 import yaml
 
 from bev_models import PUBLISHED_QUIRKS, build_published, load_weights
-from bev_models.checkpoints import is_published, to_published
 from bev_models.config import config_from_dict
-from bev_models.published import PUBLISHED
+from bev_models.published import PUBLISHED, is_published, to_published
 from bev_train.settings.find import shipped_configs
 
 

@@ -56,6 +56,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         depth: int = 50,
+        *,
         in_channels: int = 3,
         width: int = 64,
         stages: int = 4,

@@ -19,6 +19,7 @@ class BEVEncoder(nn.Module):
     def __init__(
         self,
         in_channels: int,
+        *,
         channels: int,
         neck_channels: int,
         depth: int = 18,
@@ -35,10 +36,15 @@ class BEVEncoder(nn.Module):
         """
         super().__init__()
         self.trunk = ResNet(
-            depth, in_channels, channels, stages=3, max_pool=False, checkpointing=checkpointing
+            depth,
+            in_channels=in_channels,
+            width=channels,
+            stages=3,
+            max_pool=False,
+            checkpointing=checkpointing,
         )
         scales = [in_channels, *self.trunk.channels], [1, *self.trunk.strides]
-        self.neck = MultiScaleNeck(*scales, neck_channels, out_stride=1)
+        self.neck = MultiScaleNeck(*scales, out_channels=neck_channels, out_stride=1)
         self.out_channels = self.neck.out_channels
 
     def forward(self, bev: Float[Tensor, "b c y x"]) -> Float[Tensor, "b k y x"]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 
-__all__ = ["BasicBlock", "ConvBlock", "apply_checkpointed"]
+__all__ = ["BasicBlock", "ConvBlock", "apply_checkpointed", "at_least_float32"]
 
 
 class ConvBlock(nn.Sequential):
@@ -22,6 +22,7 @@ class ConvBlock(nn.Sequential):
         in_channels: int,
         out_channels: int,
         kernel: int,
+        *,
         stride: int = 1,
         dilation: int = 1,
         bias: bool = False,
@@ -60,6 +61,11 @@ def apply_checkpointed(module: nn.Module, x: Tensor, enabled: bool = True) -> Te
             return module(x)  # type: ignore[no-any-return]
 
     return checkpoint(run, x, use_reentrant=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Float32 where autocast made numbers narrower; a detector in float64 stays in float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @contextmanager

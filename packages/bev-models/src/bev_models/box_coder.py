@@ -34,7 +34,7 @@ class BoxCoder:
     the BEVStereo code; for peaks Zhou et al., Objects as Points (2019), section 3.
     """
 
-    def __init__(self, grid: BEVGrid, head: HeadConfig, box_height: str = "center") -> None:
+    def __init__(self, grid: BEVGrid, head: HeadConfig, *, box_height: str = "center") -> None:
         self.grid = grid
         self.head = head
         self.box_height = box_height

@@ -32,6 +32,68 @@ class Cameras(NamedTuple):
     image_aug: Float[Tensor, "b t n 3 3"]
     bev_aug: Float[Tensor, "b 4 4"]
 
+    def lift_projection(
+        self,
+        frame: int,
+        image_size: tuple[int, int],
+        feature_size: tuple[int, int],
+        grid: BEVGrid,
+        cells: Literal["centers", "corners"] = "centers",
+    ) -> Float[Tensor, "b n 3 4"]:
+        """Feature cell times depth -> BEV cell, for the cameras of one frame.
+
+        Args:
+            frame: t.
+            image_size: (H, W) of the input image, pixels.
+            feature_size: (h, w) of the feature map.
+            grid: whose cells to count in.
+            cells: see `Quirks.cells`.
+
+        Source: Philion and Fidler, Lift, Splat, Shoot (ECCV 2020), section 3.1.
+        """
+        return ops_projection.lift_projection(
+            self.intrinsics[:, frame],
+            self.sensor2keyego[:, frame],
+            _cell_to_pixel(image_size, feature_size, cells),
+            grid.low,
+            grid.cell,
+            self.image_aug[:, frame],
+            self.bev_aug[:, None],
+        )
+
+    def sweep_projection(
+        self,
+        reference: int,
+        source: int,
+        image_size: tuple[int, int],
+        feature_size: tuple[int, int],
+        cells: Literal["centers", "corners"] = "centers",
+        source_stride: float | None = None,
+    ) -> Float[Tensor, "bn 3 4"]:
+        """Reference cell times depth -> homogeneous cell of the same camera in another frame.
+
+        Args:
+            reference: frame whose cells and depths are given.
+            source: frame that is looked up.
+            image_size: (H, W) of the input image, pixels.
+            feature_size: (h, w) of both feature maps.
+            cells: see `Quirks.cells`.
+            source_stride: pixels per source cell; the true one unless told otherwise (`Quirks.mask_stride`).
+
+        Source: Yao et al., MVSNet (ECCV 2018), equation 1, for planes parallel to the reference image.
+        """
+        double, inverse = ops_projection.double, ops_projection.inverse
+        motion = double(self.key2sensor[:, source]) @ inverse(double(self.key2sensor[:, reference]))
+        return ops_projection.sweep_projection(
+            self.intrinsics[:, reference],
+            self.intrinsics[:, source],
+            motion,
+            _cell_to_pixel(image_size, feature_size, cells),
+            _pixel_to_source_cell(image_size, feature_size, cells, source_stride),
+            self.image_aug[:, reference],
+            self.image_aug[:, source],
+        ).flatten(0, 1)
+
 
 def camera_vector(cameras: Cameras) -> Float[Tensor, "bn 27"]:
     """What the depth net is told of each key-frame camera: 27 numbers in raw units.
@@ -57,72 +119,6 @@ def camera_vector(cameras: Cameras) -> Float[Tensor, "bn 27"]:
         *cameras.sensor2keyego[:, 0, :, :3].flatten(-2).unbind(-1),
     ]
     return torch.stack(numbers, dim=-1).flatten(0, 1)
-
-
-def lift_projection(
-    cameras: Cameras,
-    frame: int,
-    image_size: tuple[int, int],
-    feature_size: tuple[int, int],
-    grid: BEVGrid,
-    cells: Literal["centers", "corners"] = "centers",
-) -> Float[Tensor, "b n 3 4"]:
-    """Feature cell times depth -> BEV cell, for the cameras of one frame.
-
-    Args:
-        cameras: matrices of the batch.
-        frame: t.
-        image_size: (H, W) of the input image, pixels.
-        feature_size: (h, w) of the feature map.
-        grid: whose cells to count in.
-        cells: see `Quirks.cells`.
-
-    Source: Philion and Fidler, Lift, Splat, Shoot (ECCV 2020), section 3.1.
-    """
-    return ops_projection.lift_projection(
-        cameras.intrinsics[:, frame],
-        cameras.sensor2keyego[:, frame],
-        _cell_to_pixel(image_size, feature_size, cells),
-        grid.low,
-        grid.cell,
-        cameras.image_aug[:, frame],
-        cameras.bev_aug[:, None],
-    )
-
-
-def sweep_projection(
-    cameras: Cameras,
-    reference: int,
-    source: int,
-    image_size: tuple[int, int],
-    feature_size: tuple[int, int],
-    cells: Literal["centers", "corners"] = "centers",
-    source_stride: float | None = None,
-) -> Float[Tensor, "bn 3 4"]:
-    """Reference cell times depth -> homogeneous cell of the same camera in another frame.
-
-    Args:
-        cameras: matrices of the batch.
-        reference: frame whose cells and depths are given.
-        source: frame that is looked up.
-        image_size: (H, W) of the input image, pixels.
-        feature_size: (h, w) of both feature maps.
-        cells: see `Quirks.cells`.
-        source_stride: pixels per source cell; the true one unless told otherwise (`Quirks.mask_stride`).
-
-    Source: Yao et al., MVSNet (ECCV 2018), equation 1, for planes parallel to the reference image.
-    """
-    double, inverse = ops_projection.double, ops_projection.inverse
-    motion = double(cameras.key2sensor[:, source]) @ inverse(double(cameras.key2sensor[:, reference]))
-    return ops_projection.sweep_projection(
-        cameras.intrinsics[:, reference],
-        cameras.intrinsics[:, source],
-        motion,
-        _cell_to_pixel(image_size, feature_size, cells),
-        _pixel_to_source_cell(image_size, feature_size, cells, source_stride),
-        cameras.image_aug[:, reference],
-        cameras.image_aug[:, source],
-    ).flatten(0, 1)
 
 
 def _cell_to_pixel(

@@ -43,6 +43,7 @@ class CenterHead(nn.Module):
         self,
         in_channels: int,
         tasks: Sequence[int],
+        *,
         channels: int = 64,
         heatmap_prior: float | None = 0.1,
         checkpointing: bool = False,

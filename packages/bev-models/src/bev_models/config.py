@@ -192,6 +192,11 @@ PUBLISHED_QUIRKS = Quirks(
 )
 
 
+def resolve_quirks(quirks: Quirks | Literal["published"]) -> Quirks:
+    """The options that `DetectorConfig.quirks` stands for."""
+    return PUBLISHED_QUIRKS if isinstance(quirks, str) else quirks
+
+
 @dataclass(frozen=True)
 class DetectorConfig:
     """A BEVStereo detector; with `stereo` null it is BEVDepth.
@@ -229,6 +234,22 @@ class DetectorConfig:
                     f"stereo ranges must reach from {bins.start} m to {bins.stop} m as the depth bins do, "
                     f"got {self.stereo.ranges}"
                 )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; the heatmaps' weighs one.
+
+    Attributes:
+        box_weight: of the L1 loss on boxes.
+        depth_weight: of the cross entropy on depth.
+        stereo_weight: of the log-likelihood of lidar under what the stereo search finds; 0 as published,
+            where only the final depth tells the search what is right, which takes long.
+    """
+
+    box_weight: float = 0.25
+    depth_weight: float = 3.0
+    stereo_weight: float = 0.0
 
 
 def config_from_dict(values: Mapping[str, Any]) -> DetectorConfig:

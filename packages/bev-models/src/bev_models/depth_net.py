@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed
+from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed, at_least_float32
 
 CAMERA_NUMBERS = 27
 
@@ -64,7 +64,7 @@ class ASPP(nn.Module):
     """
 
     def __init__(
-        self, channels: int, dilations: tuple[int, ...] = (1, 6, 12, 18), dropout: float = 0.5
+        self, channels: int, *, dilations: tuple[int, ...] = (1, 6, 12, 18), dropout: float = 0.5
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
@@ -92,7 +92,7 @@ class DeformableConv(nn.Module):
     Source: Dai et al., Deformable Convolutional Networks (ICCV 2017), section 2.1.
     """
 
-    def __init__(self, channels: int, groups: int = 4) -> None:
+    def __init__(self, channels: int, *, groups: int = 4) -> None:
         super().__init__()
         self.offset = nn.Conv2d(channels, 2 * 9, 3, padding=1)
         nn.init.zeros_(self.offset.weight)
@@ -102,11 +102,13 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Convolve at learned offsets (y before x for each tap), in float32: the kernel has no bfloat16."""
-        offset = self.offset(x).float()
+        offset = at_least_float32(self.offset(x))
         # The kernel reads out of bounds at NaN; the sum below still carries the NaN on.
         finite = offset.nan_to_num()
         with torch.autocast(x.device.type, enabled=False):
-            convolved: Tensor = deform_conv2d(x.float(), finite, self.weight.float(), padding=1)
+            convolved: Tensor = deform_conv2d(
+                at_least_float32(x), finite, at_least_float32(self.weight), padding=1
+            )
         broken: Tensor = (offset - finite).sum(dim=1, keepdim=True)
         return convolved + broken
 
@@ -121,6 +123,7 @@ class DepthNet(nn.Module):
     def __init__(
         self,
         in_channels: int,
+        *,
         mid_channels: int,
         context_channels: int,
         bins: int,
@@ -170,11 +173,11 @@ class DepthNet(nn.Module):
         x = self.reduce(features)
         context = self.context(self.context_gate(x, camera))
         depth = apply_checkpointed(self.depth_features, self.depth_gate(x, camera), self.checkpointing)
-        logits = apply_checkpointed(self.mono_head, depth, self.checkpointing).float()
+        logits = at_least_float32(apply_checkpointed(self.mono_head, depth, self.checkpointing))
         if self.range_head is None:
             return DepthNetOutput(logits, context, None, None, None)
-        ranges = apply_checkpointed(self.range_head, depth, self.checkpointing)
-        mu, sigma, range_score = ranges.float().chunk(3, dim=1)
+        ranges = at_least_float32(apply_checkpointed(self.range_head, depth, self.checkpointing))
+        mu, sigma, range_score = ranges.chunk(3, dim=1)
         return DepthNetOutput(logits, context, mu, F.elu(sigma) + 1 + 1e-10, range_score)
 
 

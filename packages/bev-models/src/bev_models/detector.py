@@ -6,7 +6,7 @@ sh sw stereo cells, y x BEV cells.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from bev_models.backbones import ResNet
 from bev_models.bev_encoder import BEVEncoder
+from bev_models.blocks import at_least_float32
 from bev_models.box_coder import BoxCoder, Detections
-from bev_models.cameras import Cameras, camera_vector, lift_projection, sweep_projection
+from bev_models.cameras import Cameras, camera_vector
 from bev_models.center_head import CenterHead, TaskMaps
-from bev_models.config import PUBLISHED_QUIRKS, DetectorConfig, Quirks
+from bev_models.config import DetectorConfig, resolve_quirks
 from bev_models.depth_net import DepthNet, DepthNetOutput
 from bev_models.necks import MultiScaleNeck
 from bev_models.stereo import DynamicStereo, StereoDepth, StereoSource
@@ -88,13 +89,16 @@ class Detector(nn.Module):
             image.depth, width=image.width, frozen_stem=image.frozen_stem, checkpointing=checkpointing
         )
         self.image_neck = MultiScaleNeck(
-            self.image_backbone.channels, self.image_backbone.strides, image.neck_channels, image.stride
+            self.image_backbone.channels,
+            self.image_backbone.strides,
+            out_channels=image.neck_channels,
+            out_stride=image.stride,
         )
         self.depth_net = DepthNet(
             self.image_neck.out_channels,
-            depth_net.mid_channels,
-            depth_net.context_channels,
-            bins.count,
+            mid_channels=depth_net.mid_channels,
+            context_channels=depth_net.context_channels,
+            bins=bins.count,
             ranges=len(config.stereo.ranges) - 1 if config.stereo else 0,
             upsampling=upsampling,
             deformable=depth_net.deformable,
@@ -109,37 +113,34 @@ class Detector(nn.Module):
                 )
             self.stereo = DynamicStereo(
                 bins,
-                config.stereo.ranges,
-                config.stereo.iterations,
-                config.stereo.samples,
-                config.stereo.sampling_range,
-                config.stereo.groups,
-                config.stereo.min_sigma,
-                upsampling,
-                self.quirks.behind,
-                self.quirks.batch_ranges,
-                config.stereo.mask_channels,
-                config.stereo.downsample_channels,
-                checkpointing,
+                **vars(config.stereo),
+                upsampling=upsampling,
+                behind=self.quirks.behind,
+                batch_ranges=self.quirks.batch_ranges,
+                checkpointing=checkpointing,
             )
         self.view_transform = LiftSplat(
-            bev.grid, bins, depth_net.context_channels, depth_net.aggregation, self.quirks.rounding
+            bev.grid,
+            bins,
+            context_channels=depth_net.context_channels,
+            aggregation=depth_net.aggregation,
+            rounding=self.quirks.rounding,
         )
         self.bev_encoder = BEVEncoder(
             config.frames * depth_net.context_channels,
-            bev.channels,
-            bev.neck_channels,
-            bev.depth,
-            checkpointing,
+            channels=bev.channels,
+            neck_channels=bev.neck_channels,
+            depth=bev.depth,
+            checkpointing=checkpointing,
         )
         self.head = CenterHead(
             self.bev_encoder.out_channels,
             [len(task) for task in head.tasks],
-            head.channels,
-            head.heatmap_prior,
-            checkpointing,
+            channels=head.channels,
+            heatmap_prior=head.heatmap_prior,
+            checkpointing=checkpointing,
         )
-        self.box_coder = BoxCoder(bev.grid, head, self.quirks.box_height)
+        self.box_coder = BoxCoder(bev.grid, head, box_height=self.quirks.box_height)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
         self.register_buffer("depth_centers", bins.centers()[:, None, None], persistent=False)
@@ -200,9 +201,7 @@ class Detector(nn.Module):
         with nullcontext() if t == 0 else torch.no_grad():
             probs, density = self._depth_probs(t, frames, cameras, image_size)
             size = (probs.shape[-2], probs.shape[-1])
-            projection = lift_projection(
-                cameras, t, image_size, size, self.config.bev.grid, self.quirks.cells
-            )
+            projection = cameras.lift_projection(t, image_size, size, self.config.bev.grid, self.quirks.cells)
             rig = projection.shape[:2]
             probs = probs.view(*rig, *probs.shape[1:])
             context = frames[t].depth.context
@@ -228,14 +227,14 @@ class Detector(nn.Module):
             StereoSource(
                 frames[t].stereo_features,
                 frames[t].depth.logits,
-                sweep_projection(cameras, reference, t, image_size, stereo_size, cells),
-                sweep_projection(cameras, reference, t, image_size, size, cells, mask_stride),
+                cameras.sweep_projection(reference, t, image_size, stereo_size, cells),
+                cameras.sweep_projection(reference, t, image_size, size, cells, mask_stride),
             )
             for t in range(len(frames))
             if t != reference
         ]
         found: StereoDepth = self.stereo(frame.depth, frame.stereo_features, sources)
-        return (logits + found.logits.float() * found.mask).softmax(dim=1), found.depth
+        return (logits + at_least_float32(found.logits) * found.mask).softmax(dim=1), found.depth
 
     def _check(self, images: Tensor, cameras: Cameras) -> None:
         """Hold the input against the configuration."""
@@ -258,11 +257,6 @@ class Detector(nn.Module):
         ):
             if tuple(matrix.shape) != shape:
                 raise ValueError(f"cameras.{name} must have shape {list(shape)}, got {list(matrix.shape)}")
-
-
-def resolve_quirks(quirks: Quirks | Literal["published"]) -> Quirks:
-    """The options that `DetectorConfig.quirks` stands for."""
-    return PUBLISHED_QUIRKS if isinstance(quirks, str) else quirks
 
 
 def build_detector(config: DetectorConfig | None = None) -> Detector:

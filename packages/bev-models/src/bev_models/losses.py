@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from bev_models.center_head import TaskMaps
-from bev_models.config import DetectorConfig
-from bev_models.detector import Predictions, resolve_quirks
+from bev_models.config import DetectorConfig, LossConfig, resolve_quirks
+from bev_models.detector import Predictions
 from bev_models.grid import DepthBins
 from bev_models.targets import TaskTargets, center_targets
 
@@ -24,30 +24,19 @@ class DetectionLoss(nn.Module):
     Source: CenterPoint (CVPR 2021), section 4; BEVDepth (AAAI 2023), section 3.1 for the depth term.
     """
 
-    def __init__(
-        self,
-        config: DetectorConfig,
-        box_weight: float = 0.25,
-        depth_weight: float = 3.0,
-        stereo_weight: float = 0.0,
-    ) -> None:
+    def __init__(self, config: DetectorConfig, weights: LossConfig | None = None) -> None:
         """Build the loss.
 
         Args:
             config: of the detector: classes, grid and bins.
-            box_weight: of the L1 term.
-            depth_weight: of the depth term.
-            stereo_weight: of a term that trains the stereo search on lidar directly; 0 as published, where
-                only the final depth tells it what is right, which takes long.
+            weights: of the terms; those published unless told otherwise.
         """
         super().__init__()
         self.tasks = [len(task) for task in config.head.tasks]
         self.grid = config.bev.grid
         self.bins = config.depth_net.bins
         self.rounding = resolve_quirks(config.quirks).rounding
-        self.box_weight = box_weight
-        self.depth_weight = depth_weight
-        self.stereo_weight = stereo_weight
+        self.weights = weights or LossConfig()
 
     def forward(
         self,
@@ -71,15 +60,15 @@ class DetectionLoss(nn.Module):
                 "heatmap": torch.stack(
                     [heatmap_loss(maps.heatmap, target.heatmap) for maps, target in pairs]
                 ).sum(),
-                "boxes": self.box_weight
+                "boxes": self.weights.box_weight
                 * torch.stack([box_loss(maps, target) for maps, target in pairs]).sum(),
             }
             if lidar_depth is not None:
-                losses["depth"] = self.depth_weight * depth_loss(
+                losses["depth"] = self.weights.depth_weight * depth_loss(
                     predictions.depth_probs, lidar_depth, self.bins
                 )
-                if self.stereo_weight and predictions.stereo_density is not None:
-                    losses["stereo"] = self.stereo_weight * stereo_loss(
+                if self.weights.stereo_weight and predictions.stereo_density is not None:
+                    losses["stereo"] = self.weights.stereo_weight * stereo_loss(
                         predictions.stereo_density, lidar_depth, self.bins
                     )
         return losses

@@ -14,7 +14,7 @@ class MultiScaleNeck(nn.Module):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], in_strides: Sequence[int], out_channels: int, out_stride: int
+        self, in_channels: Sequence[int], in_strides: Sequence[int], *, out_channels: int, out_stride: int
     ) -> None:
         """Build the neck.
 

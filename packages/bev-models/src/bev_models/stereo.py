@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed
+from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed, at_least_float32
 from bev_models.depth_net import DepthNetOutput
 from bev_models.grid import DepthBins
 from bev_ops import homography_warp, plane_sweep_correlation
@@ -29,7 +29,7 @@ class StereoSource(NamedTuple):
     Attributes:
         features: its stereo map.
         logits: its monocular depth.
-        projection: reference cell of the stereo map -> its cell (`cameras.sweep_projection`).
+        projection: reference cell of the stereo map -> its cell (`Cameras.sweep_projection`).
         mask_projection: the same for the feature map.
     """
 
@@ -87,6 +87,7 @@ class DynamicStereo(nn.Module):
     def __init__(
         self,
         bins: DepthBins,
+        *,
         ranges: Sequence[float],
         iterations: int,
         samples: int,
@@ -145,8 +146,8 @@ class DynamicStereo(nn.Module):
         )
         first, second = (2 if upsampling > 1 else 1), (2 if upsampling > 2 else 1)
         self.downsample = nn.Sequential(
-            *ConvBlock(bins.count, downsample_channels, 3, first, bias=True),
-            *ConvBlock(downsample_channels, downsample_channels, 3, second, bias=True),
+            *ConvBlock(bins.count, downsample_channels, 3, stride=first, bias=True),
+            *ConvBlock(downsample_channels, downsample_channels, 3, stride=second, bias=True),
             nn.Conv2d(downsample_channels, bins.count, 1),
         )
 
@@ -171,9 +172,11 @@ class DynamicStereo(nn.Module):
         mu = start + torch.sigmoid(reference.mu) * (stop - start)
         sigma = reference.sigma
         # In float32 whatever autocast says: matches are found by differences of correlations.
-        features = features.detach().float()
+        features = at_least_float32(features.detach())
         sources = [
-            s._replace(features=s.features.detach().float(), logits=s.logits.detach().float())
+            s._replace(
+                features=at_least_float32(s.features.detach()), logits=at_least_float32(s.logits.detach())
+            )
             for s in sources
         ]
 
@@ -226,7 +229,7 @@ class DynamicStereo(nn.Module):
             behind=self.behind,
         )
         score = apply_checkpointed(self.similarity_net, correlation.flatten(2, 3), self.checkpointing)
-        return score.float().view(candidates.shape)
+        return at_least_float32(score).view(candidates.shape)
 
     def _mask(
         self,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bev_models.blocks import ConvBlock
+from bev_models.blocks import ConvBlock, at_least_float32
 from bev_models.grid import BEVGrid, DepthBins
 from bev_ops import Rounding, lift_splat, voxel_pooling
 
@@ -29,9 +29,8 @@ class DepthAggregation(nn.Module):
         """Refine depth times context; each image row is one picture over (w, d)."""
         images, bins, height, width = depth.shape
         with torch.autocast(depth.device.type, enabled=False):
-            rows = (
-                depth.float().permute(0, 2, 3, 1)[:, :, None] * context.float().permute(0, 2, 1, 3)[..., None]
-            )
+            depth, context = at_least_float32(depth), at_least_float32(context)
+            rows = depth.permute(0, 2, 3, 1)[:, :, None] * context.permute(0, 2, 1, 3)[..., None]
             x = self.reduce(rows.flatten(0, 1))
             x = self.out(self.conv(x) + x)
         volume: Tensor = x.view(images, height, -1, width, bins)
@@ -50,6 +49,7 @@ class LiftSplat(nn.Module):
         self,
         grid: BEVGrid,
         bins: DepthBins,
+        *,
         context_channels: int,
         aggregation: bool = False,
         rounding: Rounding = "floor",
@@ -80,9 +80,9 @@ class LiftSplat(nn.Module):
         Args:
             depth_probs: distribution over depth bins.
             context: the lifted feature.
-            projection: `bev_models.cameras.lift_projection`.
+            projection: `bev_models.Cameras.lift_projection`.
         """
-        depth_probs, context = depth_probs.float(), context.float()
+        depth_probs, context = at_least_float32(depth_probs), at_least_float32(context)
         if self.aggregation is None:
             return lift_splat(
                 depth_probs, context, projection, self.edges, self.grid_shape, rounding=self.rounding

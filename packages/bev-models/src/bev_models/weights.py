@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,7 +12,9 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from bev_models.checkpoints import from_published, is_published
+from bev_models.config import DepthNetConfig, DetectorConfig
+from bev_models.detector import Detector, build_detector
+from bev_models.published import PUBLISHED, from_published, is_published
 
 # What training programs put before the names of a detector's parameters.
 _PREFIXES = ("detector.", "module.")
@@ -21,6 +24,29 @@ _SETTINGS = ("detector",)
 _UNREADABLE = (RuntimeError, ValueError, TypeError, UnpicklingError, EOFError, safetensors.SafetensorError)
 # How many names a complaint lists.
 _SHOWN = 5
+
+
+def load_weights(detector: Detector, path: str | Path) -> None:
+    """Fill a detector from a file: a published checkpoint as it is, or one of ours.
+
+    Strict: every parameter is filled and every weight used, except the buffers of published files that only
+    repeat settings (`bev_models.published.DERIVED`). Nothing that the file contains is run.
+
+    Args:
+        detector: of the same shape as the weights.
+        path: a checkpoint of Lightning or the published training (moving averages too), a bare state dict, or
+            safetensors.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no weights, or other ones, with a list of what differs.
+    """
+    state = by_our_names(read_file(path)["state_dict"])
+    try:
+        check_fit(detector, state)
+    except ValueError as error:
+        raise ValueError(f"{error} (in {path})") from error
+    detector.load_state_dict(state, strict=True)
 
 
 def read_file(path: str | Path) -> Mapping[str, Any]:
@@ -86,6 +112,28 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     ]
     if wrong := "; they ".join(filter(None, complaints)):
         raise ValueError(f"weights must fit the detector parameter by parameter, but they {wrong}")
+
+
+def recognise(state: Mapping[str, Tensor]) -> DetectorConfig:
+    """The published detector whose weights these are.
+
+    Args:
+        state: by our names.
+
+    Raises:
+        ValueError: if they are those of another detector, with a list of what differs.
+    """
+    base = PUBLISHED["bev_stereo_lss_r50_256x704_128x128_24e_2key"]
+    aggregation = any(key.startswith("view_transform.aggregation.") for key in state)
+    stereo = any(key.startswith("stereo.") for key in state)
+    config = replace(
+        base,
+        depth_net=DepthNetConfig(aggregation=aggregation),
+        stereo=base.stereo if stereo else None,
+    )
+    with torch.device("meta"):
+        check_fit(build_detector(config), state)
+    return config
 
 
 def _read_torch(path: Path) -> Any:

@@ -11,10 +11,9 @@ import torch
 
 from bev_data.atomic import atomic_path
 from bev_models import build_detector
-from bev_models.checkpoints import is_published, to_published
 from bev_models.config import config_from_dict
-from bev_models.published import recognise
-from bev_models.weights import by_our_names, check_fit, read_file
+from bev_models.published import is_published, to_published
+from bev_models.weights import by_our_names, check_fit, read_file, recognise
 from bev_train.errors import InputError
 
 Layout = Literal["published", "ours"]

@@ -16,6 +16,7 @@ from bev_models import (
     DetectionLoss,
     Detections,
     DetectorConfig,
+    LossConfig,
     Predictions,
     build_detector,
     load_imagenet_weights,
@@ -51,9 +52,7 @@ class DetectionModule(LightningModule):
         detector: DetectorConfig = DetectorConfig(),  # noqa: B008 (frozen; jsonargparse reads the default)
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
-        box_weight: float = 0.25,
-        depth_weight: float = 3.0,
-        stereo_weight: float = 0.0,
+        loss: LossConfig = LossConfig(),  # noqa: B008
         imagenet_weights: str | None = None,
     ) -> None:
         """Build the detector with fresh weights.
@@ -62,9 +61,7 @@ class DetectionModule(LightningModule):
             detector: the detector; every part of it is a key.
             optimizer: AdamW and its learning rate.
             schedule: how the learning rate changes.
-            box_weight: of the L1 loss on boxes.
-            depth_weight: of the cross entropy on depth.
-            stereo_weight: of the log-likelihood of lidar under what the stereo search finds; 0 as published.
+            loss: weights of the losses.
             imagenet_weights: of the image backbone: "imagenet" for torchvision's (from torch's cache, or
                 downloaded), the path of such a file, or null for none. Only fresh runs load them.
 
@@ -75,7 +72,7 @@ class DetectionModule(LightningModule):
         super().__init__()
         # Convolutions and plane sweeps are fastest with channels side by side, on CPU and GPU alike.
         self.detector = build_detector(detector).to(memory_format=torch.channels_last)
-        self.loss = DetectionLoss(detector, box_weight, depth_weight, stereo_weight)
+        self.loss = DetectionLoss(detector, loss)
         if imagenet_weights is not None:
             try:
                 load_imagenet_weights(self.detector.image_backbone, imagenet_weights)

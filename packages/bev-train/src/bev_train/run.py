@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from bev_models import load_weights
-from bev_models.checkpoints import is_published
+from bev_models.published import is_published
 from bev_models.weights import read_file
 from bev_train.callbacks.ema import MovingAverage
 from bev_train.callbacks.pictures import PictureWriter, PredictionWriter

@@ -41,8 +41,9 @@ if(cuda_compiler)
       list(APPEND architectures 90-real 100-real 120)
     endif()
   endif()
-  add_library(bev_cuda OBJECT cpp/cuda/device.cu cpp/cuda/lift.cu cpp/cuda/pool.cu cpp/cuda/sweep.cu
-    cpp/cuda/sweep_gradients.cu)
+  add_library(bev_cuda OBJECT cpp/cuda/device.cu cpp/cuda/lift_splat.cu cpp/cuda/voxel_pooling.cu
+    cpp/cuda/plane_sweep.cu
+    cpp/cuda/plane_sweep_backward.cu)
   set_target_properties(bev_cuda PROPERTIES
     CUDA_ARCHITECTURES "${architectures}" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
   target_sources(_native PRIVATE cpp/cuda/module_cuda.cpp $<TARGET_OBJECTS:bev_cuda>)
@@ -62,7 +63,7 @@ elseif(BEV_OPS_CUDA STREQUAL "AUTO")
 endif()
 
 if(BEV_OPS_EMULATE_CUDA)
-  pybind11_add_module(_emulated NO_EXTRAS cpp/cuda/module_cuda.cpp cpp/cuda/emulated.cpp)
+  pybind11_add_module(_emulated NO_EXTRAS cpp/cuda/module_cuda.cpp cpp/emulate/emulated.cpp)
   target_compile_definitions(_emulated PRIVATE BEV_EMULATE)
   target_compile_options(_emulated PRIVATE -O1 -Wall -Wextra -ffp-contract=off)
   install(TARGETS _emulated LIBRARY DESTINATION bev_ops)

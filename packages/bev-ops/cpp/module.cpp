@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "ops.h"
-#include "parallel.h"
+#include "bev_ops.h"
+#include "cpu/parallel.h"
 #ifdef BEV_CUDA
 #include "cuda/module_cuda.h"
 #endif

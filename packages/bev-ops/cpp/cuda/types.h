@@ -5,7 +5,7 @@
 
 #include "calls.h"
 #include "machine.h"
-#include "sweep.h"
+#include "plane_sweep.h"
 
 namespace bev {
 namespace cuda {

@@ -1,5 +1,5 @@
 // Calls of the plane sweep.
-#include "sweep.h"
+#include "plane_sweep.h"
 
 #include "types.h"
 

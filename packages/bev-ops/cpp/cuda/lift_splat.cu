@@ -1,5 +1,5 @@
 // Calls of lift-splat.
-#include "lift.h"
+#include "lift_splat.h"
 
 #include "types.h"
 

@@ -1,7 +1,7 @@
 // Plane sweep. Views are walked in rows of channels; what does not come so is packed first. The reference view is
 // walked in strips from top to bottom: the source cells that neighbouring hypotheses and rows share stay in the
 // cache, which whole rows would leave.
-#include "ops.h"
+#include "../bev_ops.h"
 #include "parallel.h"
 
 namespace bev {

@@ -1,5 +1,5 @@
 // Calls of voxel pooling.
-#include "pool.h"
+#include "voxel_pooling.h"
 
 #include "types.h"
 

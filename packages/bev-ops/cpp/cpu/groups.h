@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "ops.h"
+#include "../bev_ops.h"
 #include "parallel.h"
 
 namespace bev {

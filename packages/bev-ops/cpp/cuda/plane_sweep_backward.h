@@ -1,7 +1,7 @@
 // Backward of the plane sweep. `grad` is dense: [B,G,D,H,W] of a correlation, [B,D,H,W,C] of a warp.
 #pragma once
 
-#include "sweep.h"
+#include "plane_sweep.h"
 
 namespace bev {
 namespace cuda {

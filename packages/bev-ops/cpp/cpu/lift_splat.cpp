@@ -4,7 +4,7 @@
 #include <atomic>
 #include <vector>
 
-#include "lift_groups.h"
+#include "groups.h"
 
 namespace bev {
 namespace {

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #endif
 
-#include "ops.h"
+#include "../bev_ops.h"
 #include "parallel.h"
 
 namespace bev {
@@ -27,8 +27,9 @@ struct ForkWatch {
       Table table{};                          \
       table.name = #isa;                      \
       isa::fill_positions(table);             \
-      isa::fill_splat(table);                 \
-      isa::fill_sweep(table);                 \
+      isa::fill_lift_splat(table);            \
+      isa::fill_voxel_pooling(table);         \
+      isa::fill_plane_sweep(table);           \
       return table;                           \
     }();                                      \
     return filled;                            \

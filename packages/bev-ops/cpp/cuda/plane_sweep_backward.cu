@@ -1,5 +1,5 @@
 // Calls of the plane sweep's backward pass.
-#include "sweep_gradients.h"
+#include "plane_sweep_backward.h"
 
 #include "types.h"
 

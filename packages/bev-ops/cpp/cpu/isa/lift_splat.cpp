@@ -1,4 +1,5 @@
 // Splatting: packing of image columns, merging of their points by cell, and the sums themselves.
+#include "owners.h"
 #include "transpose.h"
 
 namespace bev {
@@ -129,13 +130,6 @@ void weigh(const Event* events, int64_t event_count, const T* depth, T* weight) 
       known = events[e].group + 1;
     }
   }
-}
-
-// Cells are dealt to owners in bands: points along a ray stay with one owner for a while.
-constexpr int kBandBits = 9;
-
-BEV_INLINE bool owns(int32_t cell, int64_t owner, int64_t owners) {
-  return owners == 1 || (uint32_t(cell) >> kBandBits) % uint32_t(owners) == uint32_t(owner);
 }
 
 // Groups summed beside each other, and vectors of channels, as many as registers hold: every addition waits for
@@ -357,39 +351,6 @@ void hand_back(const Event* events, int64_t count, const T* group_grads, T* out,
 }
 
 template <class T>
-void pool(const int32_t* cells, int64_t points, const T* features, int64_t stride, int64_t channels, T* bev,
-          int64_t owner, int64_t owners) {
-  constexpr int L = Simd<T>::lanes;
-  constexpr int64_t kPiece = 1024, kLine = 64 / int64_t(sizeof(T)), kPointsAhead = 24, kCellsAhead = 8;
-  int32_t mine[kPiece];
-  for (int64_t start = 0; start < points; start += kPiece) {
-    const int64_t end = start + kPiece < points ? start + kPiece : points;
-    int64_t count = 0;
-    for (int64_t p = start; p < end; ++p) {
-      mine[count] = int32_t(p - start);
-      count += (cells[p] >= 0) & owns(cells[p], owner, owners);
-    }
-    for (int64_t n = 0; n < count; ++n) {
-      const int64_t p = start + mine[n];
-      T* out = bev + int64_t(cells[p]) * channels;
-      const T* in = features + p * stride;
-      // Points lie with gaps between them, and cells are met in no order: ask for those to come.
-      if (n + kPointsAhead < count) {
-        const T* point = features + (start + mine[n + kPointsAhead]) * stride;
-        const T* cell = bev + int64_t(cells[start + mine[n + kCellsAhead]]) * channels;
-        for (int64_t c = 0; c < channels; c += kLine) {
-          __builtin_prefetch(point + c);
-          __builtin_prefetch(cell + c, 1);
-        }
-      }
-      int64_t c = 0;
-      for (; c + L <= channels; c += L) store(out + c, load(out + c) + load(in + c));
-      for (; c < channels; ++c) out[c] += in[c];
-    }
-  }
-}
-
-template <class T>
 void fill(ValueKernels<T>& values) {
   values.pack = pack<T>;
   values.unpack = unpack<T>;
@@ -398,12 +359,11 @@ void fill(ValueKernels<T>& values) {
   values.splat = splat<T>;
   values.splat_backward = splat_backward<T>;
   values.hand_back = hand_back<T>;
-  values.pool = pool<T>;
 }
 
 }  // namespace
 
-void fill_splat(Table& table) {
+void fill_lift_splat(Table& table) {
   fill(table.values_f32);
   fill(table.values_f64);
 }

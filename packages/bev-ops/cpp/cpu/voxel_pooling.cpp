@@ -1,5 +1,5 @@
 // Voxel pooling of a volume that exists already, and the change of layout that the gradients need.
-#include "ops.h"
+#include "../bev_ops.h"
 #include "parallel.h"
 
 namespace bev {

@@ -151,7 +151,7 @@ void fill(ValueKernels<T>& values) {
 
 }  // namespace
 
-void fill_sweep(Table& table) {
+void fill_plane_sweep(Table& table) {
   fill(table.values_f32);
   fill(table.values_f64);
 }

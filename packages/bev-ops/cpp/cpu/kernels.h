@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "places.h"
+#include "../places.h"
 
 namespace bev {
 
@@ -157,8 +157,9 @@ struct Table {
 #define BEV_DECLARE_ISA(isa)        \
   namespace isa {                   \
   void fill_positions(Table&);      \
-  void fill_splat(Table&);          \
-  void fill_sweep(Table&);          \
+  void fill_lift_splat(Table&);     \
+  void fill_voxel_pooling(Table&);  \
+  void fill_plane_sweep(Table&);    \
   }
 BEV_DECLARE_ISA(baseline)
 BEV_DECLARE_ISA(avx2)

@@ -1,0 +1,5 @@
+// All kernels as plain C++; see machine.h.
+#include "../cuda/lift_splat.cu"
+#include "../cuda/voxel_pooling.cu"
+#include "../cuda/plane_sweep.cu"
+#include "../cuda/plane_sweep_backward.cu"

@@ -98,7 +98,7 @@ def test(session: nox.Session, package: str) -> None:
     if package == "bev-ops":
         # torch.compile cannot trace the shape checks of tests/conftest.py.
         unchecked = environment | {"BEV_TYPECHECK": "0"}
-        session.run("pytest", "tests/ops/test_native_torch.py", *arguments, env=unchecked)
+        session.run("pytest", "tests/ops/test_operators.py", *arguments, env=unchecked)
 
 
 @nox.session(python=MAIN_PYTHON)
@@ -147,7 +147,7 @@ def sanitize(session: nox.Session) -> None:
     session.install(
         "-c", str(ROOT / "constraints.txt"), *arguments, str(ROOT / "packages/bev-ops"), *TEST_TOOLS
     )
-    tests = ("tests/ops/test_cuda_emulated.py", "tests/ops/test_native.py")
+    tests = ("tests/ops/test_cuda_emulated.py", "tests/ops/test_kernels.py")
     session.run(
         "pytest",
         *(tests if not session.posargs else session.posargs),

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _cuda_devices, lift_splat, plane_sweep_correlation, reference
+from bev_ops import devices, lift_splat, plane_sweep_correlation, reference
 from harness import gate
 from lift_splat import BINS, CHANNELS, GRID, Plan, rig
 
@@ -184,10 +184,10 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     if not torch.cuda.is_available():
         sys.exit("there is no CUDA device to measure")
-    if problem := _cuda_devices.problem(0):
+    if problem := devices.cuda_problem(0):
         sys.exit(f"cuda:0 does not run the kernels: {problem}")
     print("# The ops on a GPU")
-    print(f"{torch.cuda.get_device_name(0)}, bev-ops {bev_ops.__version__} ({_cuda_devices.build()}),")
+    print(f"{torch.cuda.get_device_name(0)}, bev-ops {bev_ops.__version__} ({devices.cuda_build()}),")
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {rounds} rounds\n")
     for dtype in (torch.float32, torch.float16):
         measure_lift_splat("A (256 x 704)", 16, 44, dtype, rounds)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _native_ops
+from bev_ops import devices
 
 Run = Callable[[], object]
 
@@ -23,11 +23,11 @@ def start(title: str) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="times each candidate runs, interleaved")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    if _native_ops.native is None:
+    if devices.native is None:
         sys.exit("bev-ops is installed without its compiled kernels: there is nothing to measure")
     print(f"# {title}")
     print(
-        f"bev-ops {bev_ops.__version__} ({_native_ops.native.instruction_set()}), torch {torch.__version__}"
+        f"bev-ops {bev_ops.__version__} ({devices.native.cpu.instruction_set()}), torch {torch.__version__}"
     )
     print(f"{processor()}, Python {platform.python_version()}, {options.rounds} rounds\n")
     return options

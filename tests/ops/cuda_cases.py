@@ -1,6 +1,6 @@
 """Cases that the CUDA kernels must pass, on GPUs and in their emulation: each compares with the definitions.
 
-`kernels` are the ops as `bev_ops._cuda_ops.Kernels` has them, `device` is where their tensors lie.
+`kernels` are the ops as `bev_ops.operators.kernels.Kernels` has them, `device` is where their tensors lie.
 """
 
 import math
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bev_ops import reference
-from bev_ops._cuda_ops import Kernels
+from bev_ops.operators.kernels import Kernels
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # Relative norm of the error, by the coarsest dtype that takes part.

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _cuda_devices
-from bev_ops._compiled import native
-from bev_ops._cuda_ops import Kernels
+from bev_ops import devices
+from bev_ops.operators.kernels import Kernels
 
 from . import cuda_cases as cases
 
 if not torch.cuda.is_available():
     pytest.skip("there is no CUDA device", allow_module_level=True)
-if reason := _cuda_devices.problem(0):
+if reason := devices.cuda_problem(0):
     pytest.skip(f"cuda:0 does not run the kernels: {reason}", allow_module_level=True)
 
-KERNELS = Kernels(native)
+KERNELS = Kernels(devices.native.cuda, cuda=True)
 GRID = (1, 24, 28)
 DTYPES = pytest.mark.parametrize("dtype", cases.FLOATS, ids=str)
 OPS = pytest.mark.parametrize(

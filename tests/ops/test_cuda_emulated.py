@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bev_ops._compiled import load
-from bev_ops._cuda_ops import Kernels
+from bev_ops.devices import load
+from bev_ops.operators.kernels import Kernels
 
 from . import cuda_cases as cases
 
@@ -21,7 +21,7 @@ if emulated is None:
         allow_module_level=True,
     )
 
-KERNELS = Kernels(emulated)
+KERNELS = Kernels(emulated.cuda, cuda=True)
 CASES = int(os.environ.get("BEV_OPS_CASES", "100"))
 DTYPES = pytest.mark.parametrize("dtype", cases.FLOATS, ids=str)
 

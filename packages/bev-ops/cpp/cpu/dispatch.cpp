@@ -5,7 +5,7 @@
 #include <pthread.h>
 #endif
 
-#include "../bev_ops.h"
+#include "dispatch.h"
 #include "parallel.h"
 
 namespace bev {

@@ -5,9 +5,23 @@
 #include <cstring>
 
 #include "../bev_ops.h"
+#include "dispatch.h"
 #include "parallel.h"
 
 namespace bev {
+
+struct LiftShape {
+  int64_t batch, cameras, bins, height, width, channels;
+  Grid grid;
+};
+
+// A plan's numbers; see bev_ops.h. An event is three of them, laid out as `Event`.
+struct PlanView {
+  const int64_t* starts;
+  const int32_t* cell;
+  const uint16_t* rows;
+  const int32_t* events;
+};
 
 // Image columns of a tile: few enough that their depths stay in the cache, many enough to read whole lines.
 constexpr int64_t kColumns = 48;
@@ -142,7 +156,7 @@ class Merger {
 template <class Values>
 class PlanReader {
  public:
-  PlanReader(const LiftShape& shape, const LiftPlan& plan) : shape_(shape), plan_(plan) {}
+  PlanReader(const LiftShape& shape, const PlanView& plan) : shape_(shape), plan_(plan) {}
 
   int64_t most_groups() const { return shape_.bins * kRows; }
   int64_t most_groups(const Tile& tile, int64_t column) const { return at(tile, column)[2] - at(tile, column)[0]; }
@@ -163,7 +177,7 @@ class PlanReader {
   }
 
   const LiftShape& shape_;
-  const LiftPlan& plan_;
+  const PlanView& plan_;
 };
 
 // Groups that one thread collected, column after column.

@@ -214,85 +214,117 @@ void backward(const LiftShape& shape, const Values* grad, Strided<const Values> 
   });
 }
 
-}  // namespace
-
-template <class Values, class Places>
-void lift_splat(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
-                const Places* projection, const Places* bins, Values* bev, int threads) {
-  const Merger<Values, Places> merger(shape, projection, bins, threads);
-  Forward<Values, Merger<Values, Places>>(shape, depth, context, merger, bev, threads).run();
+LiftShape shape_of(const LiftSplatCall& in) {
+  const int64_t* d = in.depth.size;
+  return {d[0], d[1], d[2], d[3], d[4], in.context ? in.context.size[2] : 1, in.grid};
 }
 
-template <class Values, class Places>
-void lift_splat_backward(const LiftShape& shape, const Values* grad, Strided<const Values> depth,
-                         Strided<const Values> context, const Places* projection, const Places* bins,
-                         Values* grad_depth, Values* grad_context, int threads) {
-  backward(shape, grad, depth, context, Merger<Values, Places>(shape, projection, bins, threads), grad_depth,
-           grad_context, threads);
+PlanView view_of(const LiftPlan& plan) {
+  return {plan.starts.at<const int64_t>(), plan.cell.at<const int32_t>(), plan.rows.at<const uint16_t>(),
+          plan.events.at<const int32_t>()};
 }
 
-int64_t lift_plan_columns(const LiftShape& shape) { return Tiles(shape).column_slots(); }
+template <class Values, class Source>
+void splat(const LiftShape& shape, const LiftSplatCall& in, const Source& source, const Tensor& bev, int threads) {
+  Forward<Values, Source>(shape, in.depth.strided<Values>(), in.context.strided<Values>(), source, bev.at<Values>(),
+                          threads)
+      .run();
+}
+
+template <class Values, class Source>
+void splat_backward(const LiftShape& shape, const LiftSplatCall& in, const Source& source, const Tensor& grad,
+                    const Tensor& grad_depth, const Tensor& grad_context, int threads) {
+  backward(shape, grad.at<const Values>(), in.depth.strided<Values>(), in.context.strided<Values>(), source,
+           grad_depth.at<Values>(), grad_context.at<Values>(), threads);
+}
 
 template <class Places>
-void lift_plan(const LiftShape& shape, const Places* projection, const Places* bins, int64_t* starts,
-               int32_t* cell, uint16_t* rows, int32_t* events) {
+void plan_columns(const LiftShape& shape, const LiftSplatCall& in, const LiftPlan& plan) {
   const Tiles tiles(shape);
-  const Merger<float, Places> merger(shape, projection, bins, 1);
+  const Merger<float, Places> merger(shape, in.projection.at<const Places>(), in.bins.at<const Places>(), 1);
   GroupList<float> room;
   Scratch<float> depth(merger.most_groups());
   for (int64_t k = 0; k < merger.most_groups(); ++k) depth.get()[k] = 0;
   if (!room.reserve(merger.most_groups())) throw std::bad_alloc();
-  if (!cell) starts[0] = starts[1] = 0;
+  int64_t* starts = plan.starts.at<int64_t>();
+  if (!plan.cell) starts[0] = starts[1] = 0;
   for (int64_t t = 0; t < tiles.count; ++t) {
     const Tile tile = tiles[t];
     for (int64_t c = 0; c < kColumns; ++c) {
       int64_t* at = starts + 2 * (t * kColumns + c);
       ColumnView<float> view{};
       if (c < tile.columns) view = merger.column(tile, c, depth.get(), 0, room.from(0), true);
-      if (!cell) {
+      if (!plan.cell) {
         at[2] = at[0] + view.count, at[3] = at[1] + view.event_count;
       } else if (view.count) {
-        std::memcpy(cell + at[0], view.groups.cell, view.count * sizeof(int32_t));
-        std::memcpy(rows + at[0], view.groups.rows, view.count * sizeof(uint16_t));
-        std::memcpy(events + 3 * at[1], view.events, view.event_count * sizeof(Event));
+        std::memcpy(plan.cell.at<int32_t>() + at[0], view.groups.cell, view.count * sizeof(int32_t));
+        std::memcpy(plan.rows.at<uint16_t>() + at[0], view.groups.rows, view.count * sizeof(uint16_t));
+        std::memcpy(plan.events.at<int32_t>() + 3 * at[1], view.events, view.event_count * sizeof(Event));
       }
     }
   }
 }
 
-template <class Values>
-void lift_splat_planned(const LiftShape& shape, Strided<const Values> depth, Strided<const Values> context,
-                        const LiftPlan& plan, Values* bev, int threads) {
-  const PlanReader<Values> reader(shape, plan);
-  Forward<Values, PlanReader<Values>>(shape, depth, context, reader, bev, threads).run();
+}  // namespace
+
+template <>
+void lift_splat<Processor::cpu>(const LiftSplatCall& in, const Tensor& bev, const Queue& queue) {
+  const LiftShape shape = shape_of(in);
+  for_type<float, double>(in.depth.type, [&](auto v) {
+    for_type<float, double>(in.projection.type, [&](auto p) {
+      BEV_TYPE(Values, v);
+      BEV_TYPE(Places, p);
+      const Merger<Values, Places> merger(shape, in.projection.at<const Places>(), in.bins.at<const Places>(),
+                                          queue.threads);
+      splat<Values>(shape, in, merger, bev, queue.threads);
+    });
+  });
 }
 
-template <class Values>
-void lift_splat_planned_backward(const LiftShape& shape, const Values* grad, Strided<const Values> depth,
-                                 Strided<const Values> context, const LiftPlan& plan, Values* grad_depth,
-                                 Values* grad_context, int threads) {
-  backward(shape, grad, depth, context, PlanReader<Values>(shape, plan), grad_depth, grad_context, threads);
+template <>
+void lift_splat_backward<Processor::cpu>(const LiftSplatCall& in, const Tensor& grad, const Tensor& grad_depth,
+                                         const Tensor& grad_context, const Queue& queue) {
+  const LiftShape shape = shape_of(in);
+  for_type<float, double>(in.depth.type, [&](auto v) {
+    for_type<float, double>(in.projection.type, [&](auto p) {
+      BEV_TYPE(Values, v);
+      BEV_TYPE(Places, p);
+      const Merger<Values, Places> merger(shape, in.projection.at<const Places>(), in.bins.at<const Places>(),
+                                          queue.threads);
+      splat_backward<Values>(shape, in, merger, grad, grad_depth, grad_context, queue.threads);
+    });
+  });
 }
 
-#define BEV_INSTANTIATE(V, P)                                                                                  \
-  template void lift_splat<V, P>(const LiftShape&, Strided<const V>, Strided<const V>, const P*, const P*, V*, \
-                                 int);                                                                         \
-  template void lift_splat_backward<V, P>(const LiftShape&, const V*, Strided<const V>, Strided<const V>,      \
-                                          const P*, const P*, V*, V*, int);
-BEV_INSTANTIATE(float, float)
-BEV_INSTANTIATE(float, double)
-BEV_INSTANTIATE(double, float)
-BEV_INSTANTIATE(double, double)
-#undef BEV_INSTANTIATE
+int64_t lift_plan_columns(int64_t batch, int64_t cameras, int64_t height, int64_t width) {
+  return Tiles(LiftShape{batch, cameras, 1, height, width, 1, {}}).column_slots();
+}
 
-#define BEV_INSTANTIATE_PLAN(T)                                                                                 \
-  template void lift_plan<T>(const LiftShape&, const T*, const T*, int64_t*, int32_t*, uint16_t*, int32_t*);    \
-  template void lift_splat_planned<T>(const LiftShape&, Strided<const T>, Strided<const T>, const LiftPlan&, T*, \
-                                      int);                                                                     \
-  template void lift_splat_planned_backward<T>(const LiftShape&, const T*, Strided<const T>, Strided<const T>,  \
-                                               const LiftPlan&, T*, T*, int);
-BEV_INSTANTIATE_PLAN(float)
-BEV_INSTANTIATE_PLAN(double)
-#undef BEV_INSTANTIATE_PLAN
+void lift_plan(const LiftSplatCall& in, const LiftPlan& plan) {
+  for_type<float, double>(in.projection.type, [&](auto p) {
+    BEV_TYPE(Places, p);
+    plan_columns<Places>(shape_of(in), in, plan);
+  });
+}
+
+void lift_splat_planned(const LiftSplatCall& in, const LiftPlan& plan, const Tensor& bev, const Queue& queue) {
+  const LiftShape shape = shape_of(in);
+  const PlanView view = view_of(plan);
+  for_type<float, double>(in.depth.type, [&](auto v) {
+    BEV_TYPE(Values, v);
+    splat<Values>(shape, in, PlanReader<Values>(shape, view), bev, queue.threads);
+  });
+}
+
+void lift_splat_planned_backward(const LiftSplatCall& in, const LiftPlan& plan, const Tensor& grad,
+                                 const Tensor& grad_depth, const Tensor& grad_context, const Queue& queue) {
+  const LiftShape shape = shape_of(in);
+  const PlanView view = view_of(plan);
+  for_type<float, double>(in.depth.type, [&](auto v) {
+    BEV_TYPE(Values, v);
+    splat_backward<Values>(shape, in, PlanReader<Values>(shape, view), grad, grad_depth, grad_context,
+                           queue.threads);
+  });
+}
 
 }  // namespace bev

@@ -2,10 +2,17 @@
 // walked in strips from top to bottom: the source cells that neighbouring hypotheses and rows share stay in the
 // cache, which whole rows would leave.
 #include "../bev_ops.h"
+#include "dispatch.h"
 #include "parallel.h"
 
 namespace bev {
 namespace {
+
+struct SweepShape {
+  int64_t batch, channels, source_height, source_width, hypotheses, height, width;
+  int64_t groups;  // 0: a warp without correlation
+  double hidden_u, hidden_v;
+};
 
 // A view in rows of padded channels: the tensor itself where it is laid out so, else a copy.
 template <class T>
@@ -149,8 +156,6 @@ void coefficients(const SweepShape& shape, const Strided<const T>& grad, int64_t
   }
 }
 
-}  // namespace
-
 template <class Values, class Places>
 void warp(const SweepShape& shape, Strided<const Values> source, const Places* projection,
           Strided<const Places> depth, Values* out, int threads) {
@@ -196,9 +201,9 @@ void correlate(const SweepShape& shape, Strided<const Values> reference, Strided
 }
 
 template <class Values, class Places>
-void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided<const Values> reference,
-                    Strided<const Values> source, const Places* projection, Strided<const Places> depth,
-                    Values* grad_reference, Values* grad_source, Values* grad_depth, int threads) {
+void backward(const SweepShape& shape, Strided<const Values> grad, Strided<const Values> reference,
+              Strided<const Values> source, const Places* projection, Strided<const Places> depth,
+              Values* grad_reference, Values* grad_source, Values* grad_depth, int threads) {
   const auto& kernels = Of<Values>::values();
   const bool correlation = shape.groups > 0;
   const int64_t pitch = padded(shape.channels), width = shape.width;
@@ -254,16 +259,56 @@ void sweep_backward(const SweepShape& shape, Strided<const Values> grad, Strided
   });
 }
 
-#define BEV_INSTANTIATE(V, P)                                                                                 \
-  template void warp<V, P>(const SweepShape&, Strided<const V>, const P*, Strided<const P>, V*, int);         \
-  template void correlate<V, P>(const SweepShape&, Strided<const V>, Strided<const V>, const P*,              \
-                                Strided<const P>, V*, int);                                                   \
-  template void sweep_backward<V, P>(const SweepShape&, Strided<const V>, Strided<const V>, Strided<const V>, \
-                                     const P*, Strided<const P>, V*, V*, V*, int);
-BEV_INSTANTIATE(float, float)
-BEV_INSTANTIATE(float, double)
-BEV_INSTANTIATE(double, float)
-BEV_INSTANTIATE(double, double)
-#undef BEV_INSTANTIATE
+SweepShape shape_of(const PlaneSweepCall& in) {
+  const int64_t *s = in.source.size, *d = in.depth.size;
+  return {s[0], s[1], s[2], s[3], d[1], d[2], d[3], in.groups, in.hidden_u, in.hidden_v};
+}
+
+// Calls body(Tag<Values>, Tag<Places>) for the types of a call.
+template <class Body>
+void for_types(const PlaneSweepCall& in, Body&& body) {
+  for_type<float, double>(in.source.type, [&](auto v) {
+    for_type<float, double>(in.projection.type, [&](auto p) { body(v, p); });
+  });
+}
+
+}  // namespace
+
+template <>
+void homography_warp<Processor::cpu>(const PlaneSweepCall& in, const Tensor& out, const Queue& queue) {
+  for_types(in, [&](auto v, auto p) {
+    BEV_TYPE(Values, v);
+    BEV_TYPE(Places, p);
+    warp(shape_of(in), in.source.strided<Values>(), in.projection.at<const Places>(), in.depth.strided<Places>(),
+         out.at<Values>(), queue.threads);
+  });
+}
+
+template <>
+void plane_sweep_correlation<Processor::cpu>(const PlaneSweepCall& in, const Tensor& out, const Queue& queue) {
+  for_types(in, [&](auto v, auto p) {
+    BEV_TYPE(Values, v);
+    BEV_TYPE(Places, p);
+    correlate(shape_of(in), in.reference.strided<Values>(), in.source.strided<Values>(),
+              in.projection.at<const Places>(), in.depth.strided<Places>(), out.at<Values>(), queue.threads);
+  });
+}
+
+template <>
+void plane_sweep_backward<Processor::cpu>(const PlaneSweepCall& in, const Tensor& grad, const Tensor& grad_reference,
+                                          const Tensor& grad_source, const Tensor& grad_depth, const Queue& queue) {
+  for_types(in, [&](auto v, auto p) {
+    BEV_TYPE(Values, v);
+    BEV_TYPE(Places, p);
+    backward(shape_of(in), grad.strided<Values>(), in.reference.strided<Values>(), in.source.strided<Values>(),
+             in.projection.at<const Places>(), in.depth.strided<Places>(), grad_reference.at<Values>(),
+             grad_source.at<Values>(), grad_depth.at<Values>(), queue.threads);
+  });
+}
+
+template <>
+int64_t channel_padding<Processor::cpu>() {
+  return kRows;
+}
 
 }  // namespace bev

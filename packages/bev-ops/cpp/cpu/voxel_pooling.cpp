@@ -1,9 +1,15 @@
 // Voxel pooling of a volume that exists already, and the change of layout that the gradients need.
 #include "../bev_ops.h"
+#include "dispatch.h"
 #include "parallel.h"
 
 namespace bev {
 namespace {
+
+struct PoolShape {
+  int64_t batch, points, channels;
+  Grid grid;
+};
 
 constexpr int64_t kPiece = 4096;
 
@@ -14,10 +20,8 @@ void cells_of(const PoolShape& shape, const Strided<const Coords>& coords, int64
                                    coords.stride[1], coords.stride[2], count, shape.grid, cells);
 }
 
-}  // namespace
-
 template <class Values, class Coords>
-void voxel_pooling(const PoolShape& shape, Strided<const Coords> coords, Strided<const Values> features,
+void pool(const PoolShape& shape, Strided<const Coords> coords, Strided<const Values> features,
                    Values* bev, int threads) {
   // As many pieces at a time as keep the threads busy between two waits.
   const int64_t batch_points = kPiece * 16 * threads;
@@ -41,7 +45,7 @@ void voxel_pooling(const PoolShape& shape, Strided<const Coords> coords, Strided
 }
 
 template <class Values, class Coords>
-void voxel_pooling_backward(const PoolShape& shape, Strided<const Coords> coords, const Values* grad,
+void hand_back(const PoolShape& shape, Strided<const Coords> coords, const Values* grad,
                             Values* grad_features, int threads) {
   const int64_t pieces = (shape.points + kPiece - 1) / kPiece;
   Scratch<int32_t> cells(kPiece * threads);
@@ -63,27 +67,51 @@ void voxel_pooling_backward(const PoolShape& shape, Strided<const Coords> coords
 }
 
 template <class Values>
-void to_channels_last(Strided<const Values> in, int64_t batch, int64_t channels, int64_t height, int64_t width,
-                      Values* out, int threads) {
-  const int64_t* s = in.stride;
-  parallel(batch * height, threads, [&](int64_t unit, int) {
-    const Values* row = in.data + unit / height * s[0] + unit % height * s[2];
-    Of<Values>::values().pack({row, s[1], s[3], channels, width}, out + unit * width * channels, channels,
-                              channels);
+void transpose(const Tensor& in, const Tensor& out, int threads) {
+  const Strided<const Values> maps = in.strided<Values>();
+  const int64_t* s = maps.stride;
+  const int64_t channels = in.size[1], height = in.size[2], width = in.size[3];
+  parallel(in.size[0] * height, threads, [&](int64_t unit, int) {
+    const Values* row = maps.data + unit / height * s[0] + unit % height * s[2];
+    Of<Values>::values().pack({row, s[1], s[3], channels, width}, out.at<Values>() + unit * width * channels,
+                              channels, channels);
   });
 }
 
-#define BEV_INSTANTIATE(V, C)                                                                              \
-  template void voxel_pooling<V, C>(const PoolShape&, Strided<const C>, Strided<const V>, V*, int);        \
-  template void voxel_pooling_backward<V, C>(const PoolShape&, Strided<const C>, const V*, V*, int);
-BEV_INSTANTIATE(float, float)
-BEV_INSTANTIATE(float, double)
-BEV_INSTANTIATE(float, int64_t)
-BEV_INSTANTIATE(double, float)
-BEV_INSTANTIATE(double, double)
-BEV_INSTANTIATE(double, int64_t)
-#undef BEV_INSTANTIATE
-template void to_channels_last<float>(Strided<const float>, int64_t, int64_t, int64_t, int64_t, float*, int);
-template void to_channels_last<double>(Strided<const double>, int64_t, int64_t, int64_t, int64_t, double*, int);
+}  // namespace
+
+template <>
+void voxel_pooling<Processor::cpu>(const VoxelPoolingCall& in, const Tensor& features, const Tensor& bev,
+                                   const Queue& queue) {
+  const PoolShape shape{features.size[0], features.size[1], features.size[2], in.grid};
+  for_type<float, double>(features.type, [&](auto v) {
+    for_type<float, double, int64_t>(in.coords.type, [&](auto c) {
+      BEV_TYPE(Values, v);
+      BEV_TYPE(Coords, c);
+      pool(shape, in.coords.strided<Coords>(), features.strided<Values>(), bev.at<Values>(), queue.threads);
+    });
+  });
+}
+
+template <>
+void voxel_pooling_backward<Processor::cpu>(const VoxelPoolingCall& in, const Tensor& grad, const Tensor& grad_features,
+                                            const Queue& queue) {
+  const PoolShape shape{grad_features.size[0], grad_features.size[1], grad_features.size[2], in.grid};
+  for_type<float, double>(grad.type, [&](auto v) {
+    for_type<float, double, int64_t>(in.coords.type, [&](auto c) {
+      BEV_TYPE(Values, v);
+      BEV_TYPE(Coords, c);
+      hand_back(shape, in.coords.strided<Coords>(), grad.at<const Values>(), grad_features.at<Values>(),
+                queue.threads);
+    });
+  });
+}
+
+void to_channels_last(const Tensor& in, const Tensor& out, const Queue& queue) {
+  for_type<float, double>(in.type, [&](auto v) {
+    BEV_TYPE(Values, v);
+    transpose<Values>(in, out, queue.threads);
+  });
+}
 
 }  // namespace bev

@@ -1,7 +1,7 @@
 // What the CUDA runtime says of devices.
 #include <stdexcept>
 
-#include "calls.h"
+#include "device.h"
 #include "machine.h"
 
 namespace bev {

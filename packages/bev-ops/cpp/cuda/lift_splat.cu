@@ -1,70 +1,76 @@
-// Calls of lift-splat.
+// Lift-splat on CUDA.
 #include "lift_splat.h"
 
 #include "types.h"
 
 namespace bev {
-namespace cuda {
 namespace {
 
 template <class V, class P>
-Lift<V, P> lift_of(const LiftCall& call) {
-  const auto& s = call.sizes;
-  Lift<V, P> lift{s[0], s[1], s[2], s[3], s[4], s[5], call.grid, at<const V>(call.depth), {},
-                  at<const V>(call.context), at<const P>(call.projection), at<const P>(call.bins),
-                  in_fours<V>(s[5], call.context)};
-  for (int axis = 0; axis < 5; ++axis) lift.stride[axis] = call.stride[axis];
+cuda::Lift<V, P> lift_of(const LiftSplatCall& in) {
+  const int64_t *d = in.depth.size, channels = in.context.size[2];
+  cuda::Lift<V, P> lift{d[0], d[1], d[2], d[3], d[4], channels, in.grid, in.depth.at<const V>(), {},
+                        in.context.at<const V>(), in.projection.at<const P>(), in.bins.at<const P>(),
+                        cuda::in_fours<V>(channels, in.context)};
+  for (int axis = 0; axis < 5; ++axis) lift.stride[axis] = in.depth.stride[axis];
   return lift;
 }
 
 }  // namespace
 
-void LiftCall::splat(uintptr_t bev) const {
-  for_types(values, places, [&](auto v, auto p) {
-    BEV_TYPES(v, p);
-    using S = Sum<V>;
-    const LiftSplat<V, P> kernel{lift_of<V, P>(*this), at<S>(bev), in_fours<S>(sizes[5], bev)};
-    launch(kernel, kernel.blocks(), queue);
+template <>
+void lift_splat<Processor::cuda>(const LiftSplatCall& in, const Tensor& bev, const Queue& queue) {
+  cuda::for_types(in.depth.type, in.projection.type, [&](auto v, auto p) {
+    BEV_TYPE(V, v);
+    BEV_TYPE(P, p);
+    using S = cuda::Sum<V>;
+    const cuda::Lift<V, P> lift = lift_of<V, P>(in);
+    const cuda::LiftSplat<V, P> kernel{lift, bev.at<S>(), cuda::in_fours<S>(lift.channels, bev)};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-void LiftCall::depth_gradient(uintptr_t grad, uintptr_t grad_depth) const {
-  for_types(values, places, [&](auto v, auto p) {
-    BEV_TYPES(v, p);
-    const LiftDepthGradient<V, P> kernel{lift_of<V, P>(*this), at<const V>(grad), in_fours<V>(sizes[5], grad),
-                                         at<V>(grad_depth)};
-    launch(kernel, kernel.blocks(), queue);
+template <>
+void lift_splat_backward<Processor::cuda>(const LiftSplatCall& in, const Tensor& grad, const Tensor& grad_depth,
+                                          const Tensor& grad_context, const Queue& queue) {
+  cuda::for_types(in.depth.type, in.projection.type, [&](auto v, auto p) {
+    BEV_TYPE(V, v);
+    BEV_TYPE(P, p);
+    const cuda::Lift<V, P> lift = lift_of<V, P>(in);
+    const bool whole = cuda::in_fours<V>(lift.channels, grad);
+    if (grad_depth) {
+      const cuda::LiftDepthGradient<V, P> kernel{lift, grad.at<const V>(), whole, grad_depth.at<V>()};
+      cuda::launch(kernel, kernel.blocks(), queue);
+    }
+    if (grad_context) {
+      const cuda::LiftContextGradient<V, P> kernel{lift, grad.at<const V>(), whole, grad_context.at<V>()};
+      cuda::launch(kernel, kernel.blocks(), queue);
+    }
   });
 }
 
-void LiftCall::context_gradient(uintptr_t grad, uintptr_t grad_context) const {
-  for_types(values, places, [&](auto v, auto p) {
-    BEV_TYPES(v, p);
-    const LiftContextGradient<V, P> kernel{lift_of<V, P>(*this), at<const V>(grad), in_fours<V>(sizes[5], grad),
-                                           at<V>(grad_context)};
-    launch(kernel, kernel.blocks(), queue);
+void lift_splat_keys(const LiftSplatCall& in, const Tensor& keys, const Queue& queue) {
+  cuda::for_place(in.projection.type, [&](auto p) {
+    BEV_TYPE(P, p);
+    const int64_t* d = in.depth.size;
+    const cuda::LiftKeys<P> kernel{{d[0] * d[1] * d[2] * d[3] * d[4]}, lift_of<float, P>(in), keys.at<int64_t>()};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-void LiftCall::keys(uintptr_t key) const {
-  for_place(places, [&](auto p) {
-    using P = typename decltype(p)::type;
-    const int64_t points = sizes[0] * sizes[1] * sizes[2] * sizes[3] * sizes[4];
-    const LiftKeys<P> kernel{{points}, lift_of<float, P>(*this), at<int64_t>(key)};
-    launch(kernel, kernel.blocks(), queue);
+void lift_splat_ordered(const LiftSplatCall& in, const Order& order, const Tensor& bev, const Queue& queue) {
+  cuda::for_value(in.depth.type, [&](auto v) {
+    BEV_TYPE(V, v);
+    using S = cuda::Sum<V>;
+    const auto lift = lift_of<V, float>(in);
+    const cuda::LiftGather<V> kernel{{lift.batch * in.grid.y * in.grid.x * lift.quads()},
+                                     lift,
+                                     order.point.at<const int64_t>(),
+                                     order.start.at<const int64_t>(),
+                                     bev.at<S>(),
+                                     cuda::in_fours<S>(lift.channels, bev)};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-void LiftCall::gather(uintptr_t point, uintptr_t start, uintptr_t bev) const {
-  for_value(values, [&](auto v) {
-    using V = typename decltype(v)::type;
-    using S = Sum<V>;
-    const auto lift = lift_of<V, float>(*this);
-    const LiftGather<V> kernel{{sizes[0] * grid.y * grid.x * lift.quads()}, lift, at<const int64_t>(point),
-                               at<const int64_t>(start), at<S>(bev), in_fours<S>(sizes[5], bev)};
-    launch(kernel, kernel.blocks(), queue);
-  });
-}
-
-}  // namespace cuda
 }  // namespace bev

@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "calls.h"
+#include "../bev_ops.h"
 
 #ifdef BEV_EMULATE
 #include <cstdlib>
@@ -38,13 +38,6 @@
 
 namespace bev {
 namespace cuda {
-
-struct Half {
-  uint16_t bits;
-};
-struct Bfloat {
-  uint16_t bits;
-};
 
 // What sums of a type run in.
 template <class V>

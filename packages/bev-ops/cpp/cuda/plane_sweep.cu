@@ -1,27 +1,28 @@
-// Calls of the plane sweep.
+// The plane sweep on CUDA.
 #include "plane_sweep.h"
 
-#include "types.h"
-
 namespace bev {
-namespace cuda {
 
-void SweepCall::warp(uintptr_t out) const {
-  for_types(values, places, [&](auto v, auto p) {
-    BEV_TYPES(v, p);
-    const Warp<V, P> kernel{sweep_of<V, P>(*this), at<V>(out), in_fours<V>(sizes[1], out)};
-    launch(kernel, kernel.blocks(), queue);
+template <>
+void homography_warp<Processor::cuda>(const PlaneSweepCall& in, const Tensor& out, const Queue& queue) {
+  cuda::for_types(in.source.type, in.projection.type, [&](auto v, auto p) {
+    BEV_TYPE(V, v);
+    BEV_TYPE(P, p);
+    const auto sweep = cuda::sweep_of<V, P>(in);
+    const cuda::Warp<V, P> kernel{sweep, out.at<V>(), cuda::in_fours<V>(sweep.channels, out)};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-void SweepCall::correlate(uintptr_t out) const {
-  for_types(values, places, [&](auto v, auto p) {
-    BEV_TYPES(v, p);
-    const Sweep<V, P> sweep = sweep_of<V, P>(*this);
-    const Correlate<V, P> kernel{sweep, at<V>(out), sweep.whole && sweep.group_size() % 4 == 0};
-    launch(kernel, kernel.blocks(), queue);
+template <>
+void plane_sweep_correlation<Processor::cuda>(const PlaneSweepCall& in, const Tensor& out, const Queue& queue) {
+  cuda::for_types(in.source.type, in.projection.type, [&](auto v, auto p) {
+    BEV_TYPE(V, v);
+    BEV_TYPE(P, p);
+    const auto sweep = cuda::sweep_of<V, P>(in);
+    const cuda::Correlate<V, P> kernel{sweep, out.at<V>(), sweep.whole && sweep.group_size() % 4 == 0};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-}  // namespace cuda
 }  // namespace bev

@@ -2,7 +2,7 @@
 // view, and 8 threads work on one cell, each on every eighth four of its channels.
 #pragma once
 
-#include "machine.h"
+#include "types.h"
 
 namespace bev {
 namespace cuda {
@@ -40,6 +40,28 @@ struct Sweep {
     return tap_at(Sum<V>(at.u), Sum<V>(at.v), source_width, source_height);
   }
 };
+
+template <class V, class P>
+Sweep<V, P> sweep_of(const PlaneSweepCall& in) {
+  const int64_t *s = in.source.size, *d = in.depth.size, *stride = in.depth.stride;
+  const bool whole = in_fours<V>(s[1], in.source) && (!in.reference || in_fours<V>(s[1], in.reference));
+  return {s[0],
+          s[1],
+          s[2],
+          s[3],
+          d[1],
+          d[2],
+          d[3],
+          in.groups,
+          in.hidden_u,
+          in.hidden_v,
+          in.reference.at<const V>(),
+          in.source.at<const V>(),
+          in.projection.at<const P>(),
+          in.depth.at<const P>(),
+          {stride[0], stride[1], stride[2], stride[3]},
+          whole};
+}
 
 // The four source cells around a tap; those outside the view read zeros.
 template <class V>

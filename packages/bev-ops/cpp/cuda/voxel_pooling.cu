@@ -1,64 +1,84 @@
-// Calls of voxel pooling.
+// Voxel pooling on CUDA.
 #include "voxel_pooling.h"
 
 #include "types.h"
 
 namespace bev {
-namespace cuda {
 namespace {
 
-Pool pool_of(const PoolCall& call) { return {call.sizes[0], call.sizes[1], call.sizes[2], call.grid}; }
-
-template <class C>
-void find_keys(const PoolCall& call, Tag<C>, uintptr_t coords, const std::array<int64_t, 3>& stride,
-               uintptr_t key) {
-  const Pool pool = pool_of(call);
-  const PoolKeys<C> kernel{
-      {pool.batch * pool.points}, pool, at<const C>(coords), {stride[0], stride[1], stride[2]}, at<int64_t>(key)};
-  launch(kernel, kernel.blocks(), call.queue);
+cuda::Pool pool_of(const VoxelPoolingCall& in, int64_t channels) {
+  return {in.coords.size[0], in.coords.size[1], channels, in.grid};
 }
 
 }  // namespace
 
-void PoolCall::keys(Type places, uintptr_t coords, const std::array<int64_t, 3>& stride, uintptr_t key) const {
-  if (places == Type::i64) return find_keys(*this, Tag<int64_t>{}, coords, stride, key);
-  for_place(places, [&](auto p) { find_keys(*this, p, coords, stride, key); });
-}
-
-void PoolCall::splat(uintptr_t key, uintptr_t features, uintptr_t bev) const {
-  for_value(values, [&](auto v) {
-    using V = typename decltype(v)::type;
-    using S = Sum<V>;
-    const Pool pool = pool_of(*this);
-    const int64_t spans = divide_up(pool.batch * pool.points, PoolSplat<V>::kPoints);
-    const PoolSplat<V> kernel{{spans * pool.quads()}, pool, at<const int64_t>(key), at<const V>(features), at<S>(bev),
-                              in_fours<V>(pool.channels, features), in_fours<S>(pool.channels, bev)};
-    launch(kernel, kernel.blocks(), queue);
+void voxel_pooling_keys(const VoxelPoolingCall& in, const Queue& queue) {
+  for_type<float, double, int64_t>(in.coords.type, [&](auto c) {
+    BEV_TYPE(C, c);
+    const int64_t* stride = in.coords.stride;
+    const cuda::PoolKeys<C> kernel{{in.coords.size[0] * in.coords.size[1]},
+                                   pool_of(in, 0),
+                                   in.coords.at<const C>(),
+                                   {stride[0], stride[1], stride[2]},
+                                   in.keys.at<int64_t>()};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-void PoolCall::gather(uintptr_t point, uintptr_t start, uintptr_t features, uintptr_t bev) const {
-  for_value(values, [&](auto v) {
-    using V = typename decltype(v)::type;
-    using S = Sum<V>;
-    const Pool pool = pool_of(*this);
-    const PoolGather<V> kernel{{pool.cells() * pool.quads()}, pool, at<const int64_t>(point),
-                               at<const int64_t>(start), at<const V>(features), at<S>(bev),
-                               in_fours<V>(pool.channels, features), in_fours<S>(pool.channels, bev)};
-    launch(kernel, kernel.blocks(), queue);
+template <>
+void voxel_pooling<Processor::cuda>(const VoxelPoolingCall& in, const Tensor& features, const Tensor& bev,
+                                    const Queue& queue) {
+  voxel_pooling_keys(in, queue);
+  cuda::for_value(features.type, [&](auto v) {
+    BEV_TYPE(V, v);
+    using S = cuda::Sum<V>;
+    const cuda::Pool pool = pool_of(in, features.size[2]);
+    const int64_t spans = cuda::divide_up(pool.batch * pool.points, cuda::PoolSplat<V>::kPoints);
+    const cuda::PoolSplat<V> kernel{{spans * pool.quads()},
+                                    pool,
+                                    in.keys.at<const int64_t>(),
+                                    features.at<const V>(),
+                                    bev.at<S>(),
+                                    cuda::in_fours<V>(pool.channels, features),
+                                    cuda::in_fours<S>(pool.channels, bev)};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-void PoolCall::gradient(uintptr_t key, uintptr_t grad, uintptr_t grad_features) const {
-  for_value(values, [&](auto v) {
-    using V = typename decltype(v)::type;
-    const Pool pool = pool_of(*this);
-    const bool whole = in_fours<V>(pool.channels, grad) && in_fours<V>(pool.channels, grad_features);
-    const PoolGradient<V> kernel{{pool.batch * pool.points * pool.quads()}, pool, at<const int64_t>(key),
-                                 at<const V>(grad), at<V>(grad_features), whole};
-    launch(kernel, kernel.blocks(), queue);
+void voxel_pooling_ordered(const VoxelPoolingCall& in, const Order& order, const Tensor& features, const Tensor& bev,
+                           const Queue& queue) {
+  cuda::for_value(features.type, [&](auto v) {
+    BEV_TYPE(V, v);
+    using S = cuda::Sum<V>;
+    const cuda::Pool pool = pool_of(in, features.size[2]);
+    const cuda::PoolGather<V> kernel{{pool.cells() * pool.quads()},
+                                     pool,
+                                     order.point.at<const int64_t>(),
+                                     order.start.at<const int64_t>(),
+                                     features.at<const V>(),
+                                     bev.at<S>(),
+                                     cuda::in_fours<V>(pool.channels, features),
+                                     cuda::in_fours<S>(pool.channels, bev)};
+    cuda::launch(kernel, kernel.blocks(), queue);
   });
 }
 
-}  // namespace cuda
+template <>
+void voxel_pooling_backward<Processor::cuda>(const VoxelPoolingCall& in, const Tensor& grad,
+                                             const Tensor& grad_features, const Queue& queue) {
+  voxel_pooling_keys(in, queue);
+  cuda::for_value(grad.type, [&](auto v) {
+    BEV_TYPE(V, v);
+    const cuda::Pool pool = pool_of(in, grad_features.size[2]);
+    const bool whole = cuda::in_fours<V>(pool.channels, grad) && cuda::in_fours<V>(pool.channels, grad_features);
+    const cuda::PoolGradient<V> kernel{{pool.batch * pool.points * pool.quads()},
+                                       pool,
+                                       in.keys.at<const int64_t>(),
+                                       grad.at<const V>(),
+                                       grad_features.at<V>(),
+                                       whole};
+    cuda::launch(kernel, kernel.blocks(), queue);
+  });
+}
+
 }  // namespace bev

@@ -1,4 +1,4 @@
-// All kernels as plain C++; see machine.h.
+// All CUDA kernels as plain C++; see ../cuda/machine.h.
 #include "../cuda/lift_splat.cu"
 #include "../cuda/voxel_pooling.cu"
 #include "../cuda/plane_sweep.cu"

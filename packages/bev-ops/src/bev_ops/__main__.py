@@ -2,6 +2,6 @@
 
 import sys
 
-from bev_ops.cli import main
+from bev_ops.doctor import main
 
 sys.exit(main())

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from bev_ops import _native_ops
 from bev_ops._checks import (
     Shapes,
     expect_choice,
@@ -15,8 +14,8 @@ from bev_ops._checks import (
     expect_one_device,
     expect_size,
 )
-from bev_ops._torch_ops import ops
 from bev_ops.lift_splat import lift_splat
+from bev_ops.operators import schema
 from bev_ops.voxel_pooling import ROUNDINGS, Rounding
 
 
@@ -61,8 +60,8 @@ class LiftSplatPlan:
         self._projection = projection.detach().clone()
         self._depth_bins = depth_bins.detach().clone()
         self._groups: list[Tensor] | None = None
-        if projection.device.type == "cpu" and _native_ops.runs(projection.device):
-            self._groups = _native_ops.lift_plan(
+        if projection.device.type == "cpu" and "CPU" in schema.KERNELS:
+            self._groups = schema.KERNELS["CPU"].lift_plan(
                 self._projection, self._depth_bins, self._size, self._grid, rounding
             )
 
@@ -89,5 +88,5 @@ class LiftSplatPlan:
         expect_countable("LiftSplatPlan.splat", "context", result, "result [B C Y X]")
         if self._groups is None:
             return lift_splat(depth, context, self._projection, self._depth_bins, self._grid, self._rounding)
-        splatted: Tensor = ops.lift_splat_planned(depth, context, *self._groups, self._grid)
+        splatted: Tensor = schema.lift_splat_planned(depth, context, *self._groups, self._grid)
         return splatted

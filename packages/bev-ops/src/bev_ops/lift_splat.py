@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from bev_ops import _native_ops, reference
 from bev_ops._checks import (
     Shapes,
     expect_choice,
@@ -14,7 +13,7 @@ from bev_ops._checks import (
     expect_grid,
     expect_one_device,
 )
-from bev_ops._torch_ops import ops
+from bev_ops.operators import schema
 from bev_ops.voxel_pooling import ROUNDINGS, Rounding
 
 
@@ -61,7 +60,5 @@ def lift_splat(
     expect_countable(
         "lift_splat", "grid_shape", (len(depth), context.shape[2], *grid[1:]), "result [B C Y X]"
     )
-    if _native_ops.runs(depth.device):
-        splatted: Tensor = ops.lift_splat(depth, context, projection, depth_bins, grid, rounding)
-        return splatted
-    return reference.lift_splat(depth, context, projection, depth_bins, grid, rounding)
+    splatted: Tensor = schema.lift_splat(depth, context, projection, depth_bins, grid, rounding)
+    return splatted

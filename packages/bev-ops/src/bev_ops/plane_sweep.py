@@ -5,8 +5,6 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from bev_ops import _native_ops
-from bev_ops import reference as definitions
 from bev_ops._checks import (
     Shapes,
     expect_choice,
@@ -15,7 +13,7 @@ from bev_ops._checks import (
     expect_groups,
     expect_one_device,
 )
-from bev_ops._torch_ops import ops
+from bev_ops.operators import schema
 
 Behind = Literal["zero", "corner"]
 BEHIND: tuple[Behind, ...] = ("zero", "corner")
@@ -56,10 +54,8 @@ def homography_warp(
     expect_choice("homography_warp", "behind", behind, BEHIND)
     result = (*source.shape[:2], *depth.shape[1:])
     expect_countable("homography_warp", "depth", result, "result [B C D H W]")
-    if _native_ops.runs(source.device) and not projection.requires_grad:
-        warped: Tensor = ops.homography_warp(source, projection, depth, behind)
-        return warped
-    return definitions.homography_warp(source, projection, depth, behind)
+    warped: Tensor = schema.homography_warp(source, projection, depth, behind)
+    return warped
 
 
 def plane_sweep_correlation(
@@ -105,9 +101,5 @@ def plane_sweep_correlation(
     expect_choice(op, "behind", behind, BEHIND)
     groups = expect_groups(op, groups, source.shape[1])
     expect_countable(op, "depth", (len(depth), groups, *depth.shape[1:]), "result [B G D H W]")
-    if _native_ops.runs(source.device) and not projection.requires_grad:
-        correlation: Tensor = ops.plane_sweep_correlation(
-            reference, source, projection, depth, groups, behind
-        )
-        return correlation
-    return definitions.plane_sweep_correlation(reference, source, projection, depth, groups, behind)
+    correlation: Tensor = schema.plane_sweep_correlation(reference, source, projection, depth, groups, behind)
+    return correlation

@@ -5,13 +5,15 @@ They trust their arguments; the public functions of the package check them.
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, Num
+from jaxtyping import Bool, Float, Int16, Int32, Int64, Num
 from torch import Tensor
 
 from bev_ops._checks import compute_dtype
 
 # A point nearer to the source camera's plane than this has no position in its image, metres.
 MIN_DEPTH = 1e-3
+# The tiles of an image that the columns of a plan are numbered by, as in cpp/cpu/groups.h.
+_TILE_ROWS, _TILE_COLUMNS = 16, 48
 
 
 def _round(coords: Num[Tensor, "*any"], rounding: str) -> Int64[Tensor, "*any"]:
@@ -46,8 +48,11 @@ def voxel_pooling(
     batch, _, channels = features.shape
     x, y, z = _round(coords, rounding).unbind(-1)
     flat, inside = _flat_cells((x, y, z), grid)
-    kept = features[inside].to(compute_dtype(features))
-    bev = kept.new_zeros(batch * y_size * x_size, channels).index_add(0, flat[inside], kept)
+    # Points outside go into a row of their own: to pick out the others, the host would have to know how many.
+    cells = batch * y_size * x_size
+    cell = torch.where(inside, flat, cells).flatten()
+    rows = features.to(compute_dtype(features)).flatten(0, 1)
+    bev = rows.new_zeros(cells + 1, channels).index_add(0, cell, rows)[:cells]
     return bev.view(batch, y_size, x_size, channels).permute(0, 3, 1, 2).to(features.dtype)
 
 
@@ -79,6 +84,35 @@ def lift_splat(
 
     bev = lifted.new_zeros(batch * y_size * x_size, channels).index_add(0, flat[inside], lifted)
     return bev.view(batch, y_size, x_size, channels).permute(0, 3, 1, 2).to(context.dtype)
+
+
+def lift_splat_planned(
+    depth: Float[Tensor, "B N D H W"],
+    context: Float[Tensor, "B N C H W"],
+    starts: Int64[Tensor, "K 2"],
+    cell: Int32[Tensor, "G"],
+    rows: Int16[Tensor, "G"],
+    events: Int32[Tensor, "E 3"],
+    grid: tuple[int, int, int],
+) -> Float[Tensor, "B C Y X"]:
+    """Definition of lift-splat by a plan, whose numbers are explained in cpp/bev_ops.h."""
+    _, y_size, x_size = grid
+    batch, cameras, _, height, width = depth.shape
+    dtype = compute_dtype(depth, context)
+    across, down = -(-width // _TILE_COLUMNS), -(-height // _TILE_ROWS)
+    # Every event is the points of one depth bin in some rows of one image column: (bin, group, rows as bits).
+    column = torch.searchsorted(starts[:, 1].contiguous(), torch.arange(len(events)), right=True) - 1
+    tile = column // _TILE_COLUMNS
+    event, row = ((events[:, 2:] >> torch.arange(_TILE_ROWS)) & 1).nonzero(as_tuple=True)
+    tile, column = tile[event], column[event]
+    camera, i = tile // (across * down), tile // across % down * _TILE_ROWS + row
+    j = tile % across * _TILE_COLUMNS + column % _TILE_COLUMNS
+    target = cell[starts[column, 0] + events[event, 1]] + camera // max(cameras, 1) * y_size * x_size
+
+    weight = depth.flatten(0, 1)[camera, events[event, 0], i, j].to(dtype)
+    lifted = weight[:, None] * context.flatten(0, 1)[camera, :, i, j].to(dtype)
+    bev = lifted.new_zeros(batch * y_size * x_size, context.shape[2]).index_add(0, target, lifted)
+    return bev.view(batch, y_size, x_size, context.shape[2]).permute(0, 3, 1, 2).to(context.dtype)
 
 
 def homography_warp(

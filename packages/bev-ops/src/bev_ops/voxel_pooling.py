@@ -6,7 +6,6 @@ from typing import Literal
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from bev_ops import _native_ops, reference
 from bev_ops._checks import (
     Shapes,
     expect_choice,
@@ -16,7 +15,7 @@ from bev_ops._checks import (
     expect_one_device,
     expect_real,
 )
-from bev_ops._torch_ops import ops
+from bev_ops.operators import schema
 
 Rounding = Literal["floor", "trunc"]
 ROUNDINGS: tuple[Rounding, ...] = ("floor", "trunc")
@@ -56,7 +55,5 @@ def voxel_pooling(
     grid = expect_grid("voxel_pooling", grid_shape)
     result = len(features), features.shape[2], *grid[1:]
     expect_countable("voxel_pooling", "grid_shape", result, "result [B C Y X]")
-    if _native_ops.runs(features.device):
-        pooled: Tensor = ops.voxel_pooling(coords, features, grid, rounding)
-        return pooled
-    return reference.voxel_pooling(coords, features, grid, rounding)
+    pooled: Tensor = schema.voxel_pooling(coords, features, grid, rounding)
+    return pooled

@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _native_ops, reference
+from bev_ops import devices, reference
 
-if _native_ops.native is None:
+if devices.native is None:
     pytest.skip("bev-ops is installed without its compiled kernels", allow_module_level=True)
 
 CASES = int(os.environ.get("BEV_OPS_CASES", "2000"))
-INSTRUCTION_SETS = _native_ops.native.instruction_sets().split()
+INSTRUCTION_SETS = devices.native.cpu.instruction_sets().split()
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 PRECISE = [torch.float32, torch.float64]
 # Error of a result over the sum of magnitudes it is made of, by the dtype of the result.
@@ -27,9 +29,9 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 1e-3, tor
 
 @pytest.fixture(params=INSTRUCTION_SETS)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    _native_ops.native.select(request.param)
+    devices.select(request.param)
     yield request.param
-    _native_ops.native.select(INSTRUCTION_SETS[0])
+    devices.select(INSTRUCTION_SETS[0])
 
 
 @pytest.fixture
@@ -336,6 +338,26 @@ def test_plane_sweep_of_anything(data: st.DataObject) -> None:
         near=NEAR,
     )
     assert correlation.dtype == torch.promote_types(*types)
+
+
+# The instruction set that the environment asks for
+
+
+@pytest.mark.parametrize("name", [INSTRUCTION_SETS[-1], "mmx"])
+def test_the_environment_chooses_the_instruction_set(name: str) -> None:
+    code = "from bev_ops import devices; print(devices.native.cpu.instruction_set())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"BEV_OPS_ISA": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if name == "mmx":
+        assert "BEV_OPS_ISA must be one that this processor has (" in done.stderr
+        assert "got 'mmx'" in done.stderr
+    else:
+        assert done.stdout.strip() == name
 
 
 # Threads

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _cuda_devices, _native_ops, reference
+from bev_ops import devices, reference
 
 # Relative norm of the error that float32 may have.
 _TOLERANCE = 1e-5
@@ -16,18 +16,16 @@ _TOLERANCE = 1e-5
 def main() -> int:
     """Print the report; the exit code is 1 where something is wrong."""
     print(f"bev-ops {bev_ops.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    native = _native_ops.native
-    if native is None:
+    cpu = getattr(devices.native, "cpu", None)
+    if cpu is None:
         print("compiled kernels: missing; every device runs plain torch")
         print("  to build them: `pip install packages/bev-ops` in a checkout, with a C++17 compiler at hand")
     else:
-        print(f"compiled kernels: {native.compiler}, threads by {native.threads}")
-        print(
-            f"  instruction set: {native.instruction_set()} (this processor has {native.instruction_sets()})"
-        )
-        if native.threads == "none":
+        print(f"compiled kernels: {cpu.compiler}, threads by {cpu.threads}")
+        print(f"  instruction set: {cpu.instruction_set()} (this processor has {cpu.instruction_sets()})")
+        if cpu.threads == "none":
             print("  built without OpenMP: each op runs on one thread")
-        print(f"  CUDA: {_cuda_devices.build()}")
+        print(f"  CUDA: {devices.cuda_build()}")
     for device, runs in _devices():
         print(f"{device}: {runs}")
     tested = ["cpu", *_gpus()]
@@ -35,16 +33,16 @@ def main() -> int:
     for problem in problems:
         print(f"WRONG: {problem}")
     print(f"self-test on {', '.join(tested)}: " + ("failed" if problems else "passed"))
-    return 1 if problems or native is None else 0
+    return 1 if problems or cpu is None else 0
 
 
 def _devices() -> list[tuple[str, str]]:
     """Devices that are there, and what they run."""
     count = torch.get_num_threads()
     plain = "plain torch"
-    found = [("cpu", plain if _native_ops.native is None else f"compiled kernels, {count} threads")]
+    found = [("cpu", plain if devices.native is None else f"compiled kernels, {count} threads")]
     for index, device in enumerate(_gpus()):
-        problem = _cuda_devices.problem(index)
+        problem = devices.cuda_problem(index)
         runs = f"{plain}: {problem}" if problem else "compiled kernels"
         found.append((f"{device} ({torch.cuda.get_device_name(index)})", runs))
     if torch.backends.mps.is_available():

@@ -1,6 +1,9 @@
 """The compiled kernels as citizens of torch: operator checks, derivatives, compilation, export."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +11,11 @@ import torch
 from torch import Tensor
 
 import bev_ops
-from bev_ops import _native_ops
+from bev_ops import devices
+from bev_ops.operators.fallback import DEFINITIONS
+from bev_ops.operators.schema import KERNELS
 
-if _native_ops.native is None:
+if devices.native is None:
     pytest.skip("bev-ops is installed without its compiled kernels", allow_module_level=True)
 
 GRID = (1, 6, 7)
@@ -74,6 +79,73 @@ def test_derivatives(make: Callable[..., Call]) -> None:
     assert torch.autograd.gradgradcheck(function, leaves)
 
 
+# torch's own forward mode loads rules that it keeps as scripts.
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+
+
+@forward_mode
+@OPS
+def test_forward_mode(make: Callable[..., Call]) -> None:
+    function, leaves = make()
+    assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True, check_backward_ad=False)
+
+
+@forward_mode
+@OPS
+def test_transforms_of_torch_func(make: Callable[..., Call]) -> None:
+    function, leaves = make()
+    primals = tuple(leaf.detach() for leaf in leaves)
+    towards = torch.rand_like(function(*primals))
+    wanted = torch.autograd.grad(function(*leaves), leaves, towards)
+    got = torch.func.vjp(function, *primals)[1](towards)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    numbers = tuple(range(len(primals)))
+    got = torch.func.grad(lambda *x: (function(*x) * towards).sum(), numbers)(*primals)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    reverse, forward = (of(function, numbers)(*primals) for of in (torch.func.jacrev, torch.func.jacfwd))
+    for a, b in zip(forward, reverse, strict=True):
+        torch.testing.assert_close(a, b)
+    assert any(a.count_nonzero() for a in forward)
+
+
+@forward_mode
+@pytest.mark.parametrize("make", [lift, planned, pool])
+def test_hessians_of_the_bilinear_ops(make: Callable[..., Call]) -> None:
+    function, leaves = make()
+    primals = tuple(leaf.detach() for leaf in leaves)
+
+    def value(*inputs: Tensor) -> Tensor:
+        return function(*inputs).square().sum()
+
+    wanted = torch.autograd.functional.hessian(value, primals)
+    got = torch.func.hessian(value, tuple(range(len(primals))))(*primals)
+    for row, expected in zip(got, wanted, strict=True):
+        for a, b in zip(row, expected, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@forward_mode
+def test_what_forward_mode_does_not_know_is_refused() -> None:
+    reference, source, projection, depth = (x.detach() for x in _views(torch.float64))
+
+    def correlate(matrix: Tensor) -> Tensor:
+        return bev_ops.plane_sweep_correlation(reference, source, matrix, depth, 2)
+
+    with pytest.raises(
+        NotImplementedError, match="no forward-mode derivative by projection; take reverse mode"
+    ):
+        torch.func.jvp(correlate, (projection,), (projection,))
+
+    def value(x: Tensor) -> Tensor:
+        return bev_ops.homography_warp(x, projection, depth).square().sum()
+
+    with pytest.raises(NotImplementedError, match="a plane sweep's backward pass"):
+        torch.func.hessian(value)(source)
+    raw = torch.ops.bev_ops.homography_warp
+    with pytest.raises(NotImplementedError, match="call the functions of bev_ops"):
+        torch.func.grad(lambda x: raw(x, projection, depth, "zero").sum())(source)
+
+
 untraceable = pytest.mark.skipif(
     hasattr(bev_ops.lift_splat, "__wrapped__"),
     reason="torch cannot trace the shape checks: run with BEV_TYPECHECK=0",
@@ -111,7 +183,7 @@ def operator_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     """Arguments of every operator of the library."""
     _, (depth, context) = lift(dtype)
     places = torch.rand(1, 2, 3, 4), torch.rand(3)
-    groups = _native_ops.lift_plan(*places, (4, 5), GRID, "floor")
+    groups = KERNELS["CPU"].lift_plan(*places, (4, 5), GRID, "floor")
     towards = torch.rand(1, 3, 6, 7, dtype=dtype, requires_grad=True)
     coords = torch.randint(0, 6, (2, 9, 3))
     features = torch.rand(2, 9, 4, dtype=dtype, requires_grad=True)
@@ -143,6 +215,58 @@ NAMES = pytest.mark.parametrize("name", operator_calls(torch.float32))
 def test_operators_keep_their_promises(name: str, dtype: torch.dtype) -> None:
     operator = getattr(torch.ops.bev_ops, name.split()[0]).default
     torch.library.opcheck(operator, operator_calls(dtype)[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@NAMES
+def test_fallbacks_give_what_the_kernels_give(name: str, dtype: torch.dtype) -> None:
+    arguments = [x.detach() if isinstance(x, Tensor) else x for x in operator_calls(dtype)[name]]
+    got = getattr(torch.ops.bev_ops, name.split()[0])(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        wanted = DEFINITIONS[name.split()[0]](*arguments)
+    for a, b in zip(*((x,) if isinstance(x, Tensor) else x for x in (got, wanted)), strict=True):
+        torch.testing.assert_close(a, b, check_stride=False)
+
+
+# Loads a graph in an installation that has no compiled kernels, and compares with what it gave with them.
+WITHOUT_KERNELS = """
+import sys, warnings
+sys.modules["bev_ops._native"] = None
+warnings.simplefilter("ignore")
+import torch, bev_ops
+from bev_ops import devices
+assert devices.native is None
+graph = torch.export.load(sys.argv[1])
+inputs, out, grads = torch.load(sys.argv[2])
+inputs = [x.requires_grad_() for x in inputs]
+got = graph.module()(*inputs)
+torch.testing.assert_close(got, out)
+for a, b in zip(torch.autograd.grad(got.square().sum(), inputs), grads, strict=True):
+    torch.testing.assert_close(a, b)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.library, "register_vmap"),
+    reason="before torch 2.5 no tensors may be exported that a function closes over, as those below do",
+)
+@pytest.mark.parametrize("make", [planned, correlation])
+def test_exported_graphs_run_without_kernels(make: Callable[..., Call], tmp_path: Path) -> None:
+    function, leaves = make(torch.float32)
+
+    class Module(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return function(*inputs)
+
+    out = function(*leaves)
+    grads = torch.autograd.grad(out.square().sum(), leaves)
+    torch.export.save(torch.export.export(Module(), leaves), tmp_path / "graph.pt2")
+    torch.save(([x.detach() for x in leaves], out.detach(), grads), tmp_path / "values.pt")
+    arguments = [str(tmp_path / name) for name in ("graph.pt2", "values.pt")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KERNELS, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_operator_is_checked() -> None:
@@ -206,8 +330,7 @@ def test_memory_formats(make: Callable[..., Call], channels_last: bool) -> None:
 def test_other_devices_run_the_definition() -> None:
     features = torch.rand(1, 5, 4, device="meta")
     coords = torch.zeros(1, 5, 3, dtype=torch.int64, device="meta")
-    assert not _native_ops.runs(features.device)
-    assert not _native_ops.runs(coords.device)
+    assert bev_ops.voxel_pooling(coords, features, GRID).shape == (1, 4, 6, 7)
 
 
 @OPS

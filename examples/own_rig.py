@@ -95,7 +95,7 @@ def key_frame(root: Path, number: int) -> Info:
 def main(root: Path) -> Batch:
     """Record, describe, check, save, load."""
     save_rig([key_frame(root, number) for number in range(3)], root, version="own", split="train")
-    infos = open_infos(root, "own", "train")  # as training does: --data.version own --data.train_split train
+    infos = open_infos(root, "own", "train")  # as training does: --data.version own --data.splits.train train
     dataset = KeyFrameDataset(infos, root, image_size=(64, 160), history=History(frames=1), training=True)
     batch = collate([dataset[i] for i in range(len(dataset))])
     print(infos)

@@ -17,10 +17,10 @@ from bev_data.samples.augment import augment_boxes
 from bev_data.samples.batch import collate
 from bev_data.samples.dataset import (
     BevAugmentation,
+    DataQuirks,
     History,
     ImageAugmentation,
     KeyFrameDataset,
-    SampleOptions,
 )
 from bev_data.scores.depth import lidar_points
 from bev_data.scores.official import evaluate_detections
@@ -58,8 +58,8 @@ def split(request, tmp_path_factory):
 
 def dataset_of(split, keyego, **augmentations):
     root, infos = split
-    options = SampleOptions(keyego=keyego)
-    settings = {"image_size": (64, 160), "history": History(frames=0), "options": options, "training": True}
+    quirks = DataQuirks(keyego=keyego)
+    settings = {"image_size": (64, 160), "history": History(frames=0), "quirks": quirks, "training": True}
     return KeyFrameDataset(infos, root, **settings, **augmentations)
 
 

@@ -10,8 +10,7 @@ import pytest
 TINY = """
 data:
   image_size: [32, 64]
-  batch_size: 2
-  num_workers: 0
+  loader: {batch_size: 2, num_workers: 0}
 model:
   detector:
     image: {depth: 18, width: 8, frozen_stem: false, neck_channels: 8}

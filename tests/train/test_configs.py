@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from bev_data.samples.dataset import PUBLISHED_DATA_QUIRKS
 from bev_models import PUBLISHED_QUIRKS
 from bev_train.callbacks.ema import MovingAverage
 from bev_train.settings.bases import layers
@@ -15,7 +16,7 @@ STEM = "bev_stereo_lss_r50_256x704_128x128_"
 EMA = {"ema": 0.999, "model.schedule.kind": "constant"}
 KEY4 = {"data.history.source": "sweeps", "data.history.stride": 5}
 DA = {
-    "data.cbgs": True,
+    "data.sampling.cbgs": True,
     "model.detector.depth_net.aggregation": True,
     "model.optimizer.lr_per_image": 2e-4 / 32,
     "model.optimizer.weight_decay": 1e-2,
@@ -64,12 +65,16 @@ def test_first_experiment(resolved):
         "data.image_size": [256, 704],
         "data.history.source": "key_frames",
         "data.history.stride": 1,
-        "data.cbgs": False,
-        "data.batch_size": 8,
+        "data.sampling.cbgs": False,
+        "data.loader.batch_size": 8,
+        "data.image_aug.resize": [0.386, 0.55],
+        "data.image_aug.resize_unit": "absolute",
         "data.image_aug.rotate_deg": 5.4,
         "data.bev_aug.rotate_deg": 22.5,
         "model.detector.frames": 2,
         "model.detector.depth_net.aggregation": False,
+        "model.detector.head.heatmap_prior": None,
+        "ema_warmup": 0,
         "model.optimizer.lr": None,
         "model.optimizer.lr_per_image": 2e-4 / 64,
         "model.optimizer.weight_decay": 1e-7,
@@ -104,7 +109,7 @@ def test_every_experiment_is_shipped():
 
 
 def test_the_published_preset_is_one_switch(resolved):
-    """It turns on every quirk, and nothing it turns on is on without it."""
+    """It turns on every quirk of data and detector, and nothing else."""
     off = resolved("TINY")
     on = resolved("TINY", "--published", "true")
     changed = {key: on[key] for key in on if on[key] != off.get(key)}
@@ -112,25 +117,18 @@ def test_the_published_preset_is_one_switch(resolved):
     quirks = vars(PUBLISHED_QUIRKS)
     assert changed == {
         **{f"model.detector.quirks.{name}": value for name, value in quirks.items()},
-        "model.detector.head.heatmap_prior": None,
-        "data.options.keyego": "published",
-        "data.options.depth_rule": "published",
-        "data.options.unknown_velocity": "zero",
-        "data.image_aug.resize": [0.386, 0.55],
-        "data.image_aug.resize_unit": "absolute",
-        "data.cbgs_count": "categories",
-        "ema_warmup": 0,
+        **{f"data.quirks.{name}": value for name, value in vars(PUBLISHED_DATA_QUIRKS).items()},
     }
 
 
 def test_single_quirks_win_over_the_preset(resolved):
     found = resolved(
-        "TINY", "--published=true", "--model.detector.quirks.color", "rgb", "--data.image_aug.flip", "false"
+        "TINY", "--published=true", "--model.detector.quirks.color", "rgb", "--data.quirks.keyego", "lidar"
     )
     assert found["model.detector.quirks.color"] == "rgb"
     assert found["model.detector.quirks.rounding"] == "trunc"
-    assert found["data.image_aug.flip"] is False
-    assert found["data.image_aug.resize_unit"] == "absolute"
+    assert found["data.quirks.keyego"] == "lidar"
+    assert found["data.quirks.depth_rule"] == "published"
 
 
 def test_where_the_switch_is_set_last_counts(tmp_path):
@@ -150,7 +148,7 @@ def test_bases_lie_beneath_in_order(tmp_path):
     files[0].write_text("trainer: {max_epochs: 1}\n")
     files[1].write_text("base: a.yaml\n")
     files[2].write_text("base: b.yaml\n")
-    assert [path.name for path in layers([files[2]], [])] == ["a.yaml", "b.yaml", "c.yaml"]
+    assert [layer.path.name for layer in layers([files[2]], [])] == ["a.yaml", "b.yaml", "c.yaml"]
 
 
 @pytest.mark.parametrize(

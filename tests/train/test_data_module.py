@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from bev_data.infos.infos import open_infos
 from bev_data.samples.balanced import ClassBalanced
 from bev_data.samples.dataset import History, KeyFrameDataset
-from bev_train.data_module import DetectionDataModule, EpochSampler
+from bev_train.data_module import DetectionDataModule, Loader, Sampling
+from bev_train.loading import EpochSampler
 
 # Lightning, about a run this small; that a loader cannot go on within an epoch would still be an error.
 pytestmark = [
@@ -58,9 +59,8 @@ def run(world, folder, *, epochs=3, checkpoint=None, workers=0, sequence_length=
         image_size=(32, 64),
         history=History(frames=0),
         lidar_depth=False,
-        batch_size=1,
-        num_workers=workers,
-        sequence_length=sequence_length,
+        sampling=Sampling(sequence_length=sequence_length),
+        loader=Loader(batch_size=1, num_workers=workers),
         seed=1,
     )
     recorder = Recorder()
@@ -129,7 +129,7 @@ def test_sequences_follow_time_and_go_on_where_they_were(world, tmp_path, worker
 
 def test_processes_share_the_sequences(world):
     data = DetectionDataModule(
-        str(world), image_size=(32, 64), batch_size=1, num_workers=0, sequence_length=1
+        str(world), image_size=(32, 64), sampling=Sampling(sequence_length=1), loader=Loader(1, 0)
     )
     data.setup("fit")
     assert len(data.train_dataloader()) == 3

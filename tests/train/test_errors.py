@@ -42,6 +42,8 @@ def test_no_such_config(command):
         ("--model.stereo_weight=3", "'model.stereo_weight' (did you mean 'model.loss.stereo_weight'?)"),
         ("--optimizer.lr=3", "'optimizer.lr' (did you mean 'model.optimizer.lr'?)"),
         ("--trainer.max_epoch=3", "'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
+        ("--data.train_split=train", "'data.train_split': it is 'data.splits.train'"),
+        ("--data.batch_size=3", "'data.batch_size' (did you mean 'data.loader.batch_size'?)"),
     ],
 )
 def test_unknown_option(command, option, message):
@@ -80,19 +82,23 @@ def test_config_that_is_no_mapping(command, tmp_path):
         ("--model.optimizer.weight_decay=-1", "model.optimizer.weight_decay must not be negative, got -1.0"),
         ("--model.detector.stereo.iterations=0", "stereo iterations must be at least 1, got 0"),
         ("--model.imagenet_weights=none.pth", "model.imagenet_weights: ImageNet weights"),
-        ("--data.batch_size=0", "data.batch_size and data.max_samples must be at least 1"),
+        ("--data.loader.batch_size=0", "data.loader.batch_size must be at least 1"),
+        ("--data.subset.max_samples=0", "data.subset.max_samples must be at least 1, got 0"),
         (
             "--data.image_size=[32,100]",
             "image_size must be (height, width) in multiples of 32 pixels, got (32, 100)",
         ),
         ("--data.root=/nowhere", "the data root must be a folder, got /nowhere"),
-        ("--data.train_split=train", "must be one of: mini_train, mini_val; got 'train'"),
+        ("--data.splits.train=train", "must be one of: mini_train, mini_val; got 'train'"),
         ("--data.version=v1.0-trainval", "must hold the folder v1.0-trainval"),
-        ("--data.version=v1.0-test", "data.train_split must be set: version v1.0-test"),
-        ("--data.tokens=[abc]", "data.tokens must name key frames of split mini_train, got abc"),
-        ("--data.sequence_length=0", "data.sequence_length must be at least 1, got 0"),
+        ("--data.version=v1.0-test", "data.splits.train must be set: version v1.0-test"),
         (
-            "--data.sequence_length=4",
+            "--data.subset.tokens=[abc]",
+            "data.subset.tokens must name key frames of split mini_train, got abc",
+        ),
+        ("--data.sampling.sequence_length=0", "data.sampling.sequence_length must be at least 1, got 0"),
+        (
+            "--data.sampling.sequence_length=4",
             "the length of sequences must be at most 3, the most key frames that follow each other in a "
             "scene of mini_train, got 4",
         ),
@@ -111,14 +117,14 @@ def test_wrong_value(command, option, message):
 
 
 def test_cbgs_over_chosen_key_frames(command):
-    options = ["--data.cbgs=true", "--data.max_samples=1"]
-    assert "data.cbgs must be false where" in refused(command("fit", "TINY", *options))
+    options = ["--data.sampling.cbgs=true", "--data.subset.max_samples=1"]
+    assert "data.sampling.cbgs must be false where" in refused(command("fit", "TINY", *options))
 
 
-@pytest.mark.parametrize("other", ["cbgs=true", "max_samples=1", "tokens=[abc]"])
+@pytest.mark.parametrize("other", ["sampling.cbgs=true", "subset.max_samples=1", "subset.tokens=[abc]"])
 def test_sequences_of_chosen_key_frames(command, other):
-    options = ["--data.sequence_length=2", f"--data.{other}"]
-    assert "data.sequence_length must be null where" in refused(command("fit", "TINY", *options))
+    options = ["--data.sampling.sequence_length=2", f"--data.{other}"]
+    assert "data.sampling.sequence_length must be null where" in refused(command("fit", "TINY", *options))
 
 
 def test_schedule_without_a_length(command):
@@ -140,8 +146,8 @@ def test_data_that_cannot_be_scored_is_refused_before_training(command, world, t
     root = tmp_path / "own"
     infos = open_infos(world, "v1.0-mini", "mini_val", progress=False)
     save_rig(infos, root, version="own", split="train", files=False)
-    options = [f"--data.root={root}", "--data.version=own", "--data.train_split=train"]
-    sentence = refused(command("fit", "TINY", *options, "--data.val_split=train"))
+    options = [f"--data.root={root}", "--data.version=own", "--data.splits.train=train"]
+    sentence = refused(command("fit", "TINY", *options, "--data.splits.val=train"))
     assert f"scores need nuScenes tables, got none in {root / 'own'}" in sentence
     assert "--trainer.limit_val_batches 0" in sentence
 
@@ -164,7 +170,7 @@ def test_missing_file(command, world, tmp_path, channel, workers):
     files = sorted((root / "samples" / channel).iterdir())
     for path in files:
         path.unlink()
-    sentence = refused(command("fit", "TINY", f"--data.root={root}", f"--data.num_workers={workers}"))
+    sentence = refused(command("fit", "TINY", f"--data.root={root}", f"--data.loader.num_workers={workers}"))
     assert any(str(path) in sentence for path in files)
     assert "missing" in sentence
 

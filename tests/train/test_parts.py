@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bev_train.callbacks.scores import score_table
+from bev_train.callbacks.table import score_table
 from bev_train.distributed import merge
 from bev_train.errors import NonFiniteError
 from bev_train.nonfinite import check_gradients, first_nonfinite_module

@@ -90,7 +90,7 @@ def test_run_stopped_within_an_epoch_continues_exactly(command, tmp_path):
         "--trainer.callbacks.every_n_train_steps=1",
         "--trainer.callbacks.save_top_k=-1",
     ]
-    run = ("fit", "TINY", "--data.num_workers=1", "--ema=0.5", "--trainer.limit_val_batches=0")
+    run = ("fit", "TINY", "--data.loader.num_workers=1", "--ema=0.5", "--trainer.limit_val_batches=0")
 
     def finish(*options):
         assert command(*run, "--output=out", *options).code == 0
@@ -147,7 +147,7 @@ def test_overlays_and_options_win_over_the_config(command, config, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--model.detector.stereo", "null", "--data.cbgs", "true"],
+        ["--model.detector.stereo", "null", "--data.sampling.cbgs", "true"],
         ["--trainer.precision", "bf16-mixed", "--model.schedule.kind", "cosine"],
         ["--model.detector.frames", "1", "--model.detector.stereo", "null", "--data.lidar_depth", "false"],
     ],

@@ -16,6 +16,7 @@ from bev_data.samples.augment import augment_boxes
 from bev_data.samples.batch import collate
 from bev_data.samples.dataset import (
     BevAugmentation,
+    DataQuirks,
     History,
     ImageAugmentation,
     KeyFrameDataset,
@@ -94,7 +95,7 @@ def test_boxes_stand_where_the_annotations_are(make, mini_val):
 
 def test_unknown_velocity_is_nan_or_zero_as_asked(make):
     assert make(history=NO_HISTORY)[3].boxes[:, 7:].isnan().all()
-    zero = make(history=NO_HISTORY, options=SampleOptions(unknown_velocity="zero"))[3]
+    zero = make(history=NO_HISTORY, quirks=DataQuirks(unknown_velocity="zero"))[3]
     assert (zero.boxes[:, 7:] == 0).all()
 
 
@@ -293,7 +294,7 @@ class TestPublished:
             root,
             image_size=(256, 704),
             lidar_depth=False,
-            options=SampleOptions(keyego="published"),
+            quirks=DataQuirks(keyego="published"),
         )
 
     @pytest.mark.parametrize("case", CASES)
@@ -366,14 +367,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"keyego": "camera"}, "keyego must be one of lidar, published, got 'camera'"),
-            ({"depth_rule": "last"}, "depth_rule must be one of nearest, published"),
-            ({"min_points": -1}, "min_points must be 0 or more, got -1"),
+            (lambda: DataQuirks(keyego="camera"), "keyego must be one of lidar, published, got 'camera'"),
+            (lambda: DataQuirks(depth_rule="last"), "depth_rule must be one of nearest, published"),
+            (lambda: SampleOptions(decoding="slow"), "decoding must be one of fast, exact, got 'slow'"),
+            (lambda: SampleOptions(min_points=-1), "min_points must be 0 or more, got -1"),
         ],
     )
     def test_options(self, options, message):
         with pytest.raises(ValueError, match=message):
-            SampleOptions(**options)
+            options()
 
     def test_images_that_cannot_be_used_are_named(self, write_database, tmp_path):
         root = write_database(tmp_path / "d", scenes={"scene-0103": 1})

@@ -8,5 +8,9 @@ class InputError(ValueError):
     """
 
 
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that the data or the settings name is not there; the message says which."""
+
+
 class WriteError(OSError):
     """A file cannot be written, as on a full disk; the message names it and says how to go on."""

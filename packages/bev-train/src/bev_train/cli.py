@@ -7,7 +7,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from bev_train.errors import InputError, NonFiniteError, explain
+from bev_data.errors import InputError
+from bev_train.errors import NonFiniteError, explain
 from bev_train.settings.find import COMMANDS, describe_config, shipped_configs, split_configs
 
 
@@ -45,7 +46,7 @@ examples:
   bev-train predict my.yaml --ckpt_path best              results file and pictures
   bev-train validate bev_stereo_lss_r50_256x704_128x128_24e_2key --data.root /data/nuscenes \\
       --ckpt_path published.pth                           scores of published weights
-  bev-train fit my.yaml --data.max_samples 1 --data.train_split mini_val   overfit one key frame
+  bev-train fit my.yaml --data.subset.max_samples 1 --data.splits.train mini_val   overfit one key frame
 
 Wrong input ends with one sentence and exit code 2."""
 

@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 
 from bev_data.atomic import atomic_path
+from bev_data.errors import InputError
 from bev_models import build_detector
 from bev_models.config import config_from_dict
 from bev_models.published import is_published, to_published
 from bev_models.weights import by_our_names, check_fit, read_file, recognise
-from bev_train.errors import InputError
 
 Layout = Literal["published", "ours"]
 

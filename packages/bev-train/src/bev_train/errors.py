@@ -1,32 +1,17 @@
 """Errors that a user can mend, told in one sentence."""
 
 import re
+import sys
 
-# Errors that are explained without a traceback, in this process or out of a worker's.
-# InputError is bev_data's too.
-_MENDABLE = frozenset(
-    {
-        "InputError",
-        "NonFiniteError",
-        "MisconfigurationException",
-        "FileNotFoundError",
-        "IsADirectoryError",
-        "NotADirectoryError",
-        "PermissionError",
-        "WriteError",
-    }
-)
-
-
-class InputError(Exception):
-    """Wrong input: the message says what is wrong and how to mend it.
-
-    Not a ValueError, because argument parsers catch those while they try one type after another.
-    """
+from bev_data.errors import InputError, WriteError
 
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient of training is NaN or infinite; the message names where it began."""
+
+
+# What is explained without a traceback; everything else is a bug and keeps its own.
+_MENDABLE: tuple[type[Exception], ...] = (InputError, WriteError, NonFiniteError)
 
 
 def root_message(error: BaseException) -> str:
@@ -50,18 +35,18 @@ def explain(error: BaseException) -> str | None:
     Returns:
         The sentence, or None where the error is no fault of the input and deserves its traceback.
     """
-    # By name: Lightning and torch need not be loaded to tell what their errors are.
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & _MENDABLE:
-        return one_line(_beyond_traceback(str(error)))
-    if "ProcessRaisedException" in kinds:
-        message = _beyond_traceback(str(error))
-        return one_line(message) if message != str(error) else None
+    if isinstance(error, (*_MENDABLE, *_of_lightning())):
+        return one_line(_beyond_traceback(str(error), type(error)))
     return None
 
 
-def _beyond_traceback(text: str) -> str:
-    """Cut off the traceback that a worker process puts before the message of its error."""
-    names = "|".join(_MENDABLE)
-    *_, message = re.split(rf"^(?:[\w.]+\.)?(?:{names}): ", text, flags=re.MULTILINE)
+def _of_lightning() -> tuple[type[Exception], ...]:
+    """Lightning's own word for wrong settings, where Lightning is loaded: nothing loads it to tell."""
+    module = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return (module.MisconfigurationException,) if module else ()
+
+
+def _beyond_traceback(text: str, kind: type[BaseException]) -> str:
+    """Cut off the traceback that a loader puts before the message of a worker's error."""
+    *_, message = re.split(rf"^(?:[\w.]+\.)?{kind.__name__}: ", text, flags=re.MULTILINE)
     return message

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from bev_data.errors import InputError
 from bev_data.samples.batch import Batch
 from bev_models import (
     Cameras,
@@ -21,7 +22,6 @@ from bev_models import (
     build_detector,
     load_imagenet_weights,
 )
-from bev_train.errors import InputError
 from bev_train.nonfinite import check_gradients, check_losses, check_predictions
 from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
 
@@ -137,7 +137,7 @@ class DetectionModule(LightningModule):
                 )
             total_steps = 0
         accumulated = trainer.accumulate_grad_batches
-        total_batch = trainer.datamodule.batch_size * trainer.world_size * accumulated  # type: ignore[attr-defined]
+        total_batch = trainer.datamodule.loader.batch_size * trainer.world_size * accumulated  # type: ignore[attr-defined]
         optimizer = build_optimizer(
             self.detector.parameters(),
             self.optimizer_config,
@@ -171,7 +171,7 @@ class DetectionModule(LightningModule):
         raise InputError(f"the checkpoint holds another detector: {differences}")
 
     def _losses(self, batch: Batch, predictions: Predictions) -> dict[str, Tensor]:
-        check_predictions(predictions, self, batch)
+        check_predictions(predictions, self.detector, batch, lambda: self(batch))
         losses: dict[str, Tensor] = self.loss(predictions, batch.boxes, batch.labels, batch.lidar_depth)
         check_losses(losses, batch)
         return losses

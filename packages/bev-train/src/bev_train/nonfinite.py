@@ -1,7 +1,7 @@
 """Stop training at the first NaN, and say where it came from."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,20 @@ from bev_data.samples.batch import Batch
 from bev_models import Predictions
 from bev_train.errors import NonFiniteError
 
-if TYPE_CHECKING:
-    from bev_train.module import DetectionModule
 
-
-def check_predictions(predictions: Predictions, module: "DetectionModule", batch: Batch) -> None:
+def check_predictions(
+    predictions: Predictions, detector: nn.Module, batch: Batch, again: Callable[[], object]
+) -> None:
     """Stop if a prediction is not finite, before a loss fails over it.
 
     One look at the sum per step. Where it fails, the batch goes through the detector once more with a look at
     every module's output, to name the first that is not finite.
+
+    Args:
+        predictions: of the batch.
+        detector: whose predictions they are.
+        batch: named in the error.
+        again: puts the batch through the detector once more.
 
     Raises:
         NonFiniteError: naming the samples and the module.
@@ -26,7 +31,7 @@ def check_predictions(predictions: Predictions, module: "DetectionModule", batch
     maps = [predictions.depth_probs, *(value for task in predictions.tasks for value in task)]
     if torch.stack([value.detach().float().sum() for value in maps]).sum().isfinite():
         return
-    where = first_nonfinite_module(module.detector, lambda: module(batch))
+    where = first_nonfinite_module(detector, again)
     origin = (
         f"the first module whose output is not finite is {where}"
         if where
@@ -54,7 +59,7 @@ def _tokens(batch: Batch) -> str:
     return ", ".join(meta.token for meta in batch.meta)
 
 
-def first_nonfinite_module(model: nn.Module, run: Any) -> str | None:
+def first_nonfinite_module(model: nn.Module, run: Callable[[], object]) -> str | None:
     """Name the module that first puts out a value that is not finite, and whether its weights are to blame.
 
     Args:

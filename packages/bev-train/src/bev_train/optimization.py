@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from bev_data.errors import InputError
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -28,9 +30,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for name, value in (("lr", self.lr), ("lr_per_image", self.lr_per_image)):
             if value is not None and not value > 0:
-                raise ValueError(f"model.optimizer.{name} must be positive, got {value}")
+                raise InputError(f"model.optimizer.{name} must be positive, got {value}")
         if self.weight_decay < 0:
-            raise ValueError(f"model.optimizer.weight_decay must not be negative, got {self.weight_decay}")
+            raise InputError(f"model.optimizer.weight_decay must not be negative, got {self.weight_decay}")
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"model.schedule.warmup must be a share of all steps, 0 to 1, got {self.warmup}")
+            raise InputError(f"model.schedule.warmup must be a share of all steps, 0 to 1, got {self.warmup}")
         if list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"model.schedule.milestones must rise, got {self.milestones}")
+            raise InputError(f"model.schedule.milestones must rise, got {self.milestones}")
 
     @property
     def needs_length(self) -> bool:

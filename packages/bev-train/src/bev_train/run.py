@@ -13,14 +13,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from bev_data.errors import InputError
 from bev_models import load_weights
 from bev_models.published import is_published
 from bev_models.weights import read_file
+from bev_train.callbacks.depth import DepthMetrics
 from bev_train.callbacks.ema import MovingAverage
-from bev_train.callbacks.pictures import PictureWriter, PredictionWriter
-from bev_train.callbacks.scores import DepthMetrics, NuScenesEvaluation, ScoreTable, StepSeed
+from bev_train.callbacks.pictures import PictureWriter
+from bev_train.callbacks.predictions import PredictionWriter
+from bev_train.callbacks.scores import NuScenesEvaluation
+from bev_train.callbacks.seed import StepSeed
+from bev_train.callbacks.table import ScoreTable
 from bev_train.data_module import DetectionDataModule
-from bev_train.errors import InputError, root_message
+from bev_train.errors import root_message
 from bev_train.module import DetectionModule
 from bev_train.settings.bases import layers
 from bev_train.settings.find import COMMANDS, split_configs
@@ -62,7 +67,8 @@ class BevCLI(LightningCLI):
         self.config_files = configs
         self.options = options
         self.layers = layers(configs, options)
-        files = [f"--config={path}" for path in self.layers]
+        # As text, so that no file is read twice.
+        files = [f"--config={layer.text}" for layer in self.layers]
         super().__init__(
             DetectionModule,
             DetectionDataModule,

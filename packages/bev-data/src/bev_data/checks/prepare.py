@@ -9,7 +9,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from bev_data.checks import Report, check_version
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.infos.build import build_record_batch
 from bev_data.infos.infos import Infos, infos_path
 from bev_data.locations import infos_folder
@@ -166,7 +166,7 @@ def _versions(root: Path, versions: Sequence[str] | None) -> list[str]:
     there = list_versions(root)
     names = list(versions) if versions else there
     if not names:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"the data root must hold a version folder (v1.0-mini, v1.0-trainval or v1.0-test) with the "
             f"nuScenes tables, got none in {root}; unpack the metadata archive there, or make a world with "
             f"`bev-data synth`"

@@ -10,7 +10,7 @@ from bev_data.checks.files import FileChecker
 from bev_data.checks.problem import Problem
 from bev_data.checks.report import Report
 from bev_data.checks.tables import check_tables
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.infos.build import build_record_batch
 from bev_data.infos.infos import Infos
 from bev_data.locations import infos_folder
@@ -55,7 +55,7 @@ def check_version(
     versions = list_versions(root)
     if version not in versions:
         there = ", ".join(versions) or "none"
-        raise FileNotFoundError(f"{root} must hold the folder {version}, got versions: {there}")
+        raise MissingFileError(f"{root} must hold the folder {version}, got versions: {there}")
     missing = [table for table in TABLES if not (root / version / f"{table}.json").is_file()]
     if missing:
         return Report(version, 0, 0, 0, tuple(_missing_table(root, version, table) for table in missing))

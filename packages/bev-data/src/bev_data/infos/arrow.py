@@ -30,7 +30,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 
 FORMAT = "1"
@@ -237,7 +237,7 @@ def map_file(path: Path) -> pa.RecordBatch:
         ValueError: if it is not an infos file, or one of another format.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"the infos file {path} does not exist; make it with `bev-data prepare`")
+        raise MissingFileError(f"the infos file {path} does not exist; make it with `bev-data prepare`")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
         number = (reader.schema.metadata or {}).get(_FORMAT_KEY)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.geometry import matrix_to_quaternion, pose
 from bev_data.infos.build import order_cameras
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
@@ -127,7 +127,7 @@ def load_plain_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
     except FileNotFoundError:
-        raise FileNotFoundError(f"the pickle {path} does not exist") from None
+        raise MissingFileError(f"the pickle {path} does not exist") from None
     except InputError as error:
         raise InputError(
             f"the pickle {path} is not read: {error}; make infos from the tables with `bev-data prepare`"

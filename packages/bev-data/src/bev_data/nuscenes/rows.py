@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 
 
 class Row(msgspec.Struct, gc=False):
@@ -128,7 +128,7 @@ def read_rows(folder: Path, table: str, kind: type[R]) -> list[R]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
     except FileNotFoundError:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"the table {table}.json must be in {folder}, but it is missing; {again}"
         ) from None
     except msgspec.ValidationError as error:

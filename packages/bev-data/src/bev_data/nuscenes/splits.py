@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.locations import infos_folder
 from bev_data.nuscenes.rows import SampleRow, SceneRow, read_rows
 from bev_data.nuscenes.versions import fingerprint, require_tables
@@ -96,7 +96,7 @@ def read_split_file(path: Path) -> Splits:
         text = path.read_text(encoding="utf-8")
         content: Any = json.loads(text) if path.suffix == ".json" else text.split()
     except FileNotFoundError:
-        raise FileNotFoundError(f"the split file {path} does not exist") from None
+        raise MissingFileError(f"the split file {path} does not exist") from None
     except ValueError as error:
         raise InputError(f"the split file must be JSON or lines of text, got {path} ({error})") from error
     splits = {path.stem: content} if isinstance(content, list) else content

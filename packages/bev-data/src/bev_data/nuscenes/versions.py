@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.nuscenes.rows import MapRow, read_rows
 
 TABLES: tuple[str, ...] = (
@@ -32,7 +32,7 @@ def list_versions(root: Path) -> list[str]:
         FileNotFoundError: if the root is not a folder.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"the data root must be a folder, got {root}; check the path")
+        raise MissingFileError(f"the data root must be a folder, got {root}; check the path")
     return sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
 
 
@@ -44,7 +44,7 @@ def find_version(root: Path) -> str:
     """
     versions = list_versions(root)
     if not versions:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"the data root must hold a version folder (v1.0-mini, v1.0-trainval or v1.0-test) with the "
             f"nuScenes tables, got none in {root}; unpack the metadata archive there, or make a world with "
             f"`bev-data synth`"
@@ -62,11 +62,11 @@ def require_tables(root: Path, version: str) -> None:
     versions = list_versions(root)
     if version not in versions:
         there = ", ".join(versions) if versions else "none"
-        raise FileNotFoundError(f"{root} must hold the folder {version}, got versions: {there}")
+        raise MissingFileError(f"{root} must hold the folder {version}, got versions: {there}")
     for table in TABLES:
         path = root / version / f"{table}.json"
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"the table {table}.json must be in {path.parent}, but it is missing; "
                 f"unpack the metadata archive again"
             )
@@ -98,7 +98,7 @@ def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
     for record in maps:
         path = root / record.filename
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"the map mask {path} is missing, which the devkit needs; unpack the metadata archive again"
             )
     from nuscenes import NuScenes

@@ -32,7 +32,15 @@ from bev_data.samples.history import History, history_frames, usable_key_frames
 from bev_data.samples.images import load_image
 from bev_data.samples.lidar_depth import depth_points, read_depth_file
 
-__all__ = ["BevAugmentation", "History", "ImageAugmentation", "KeyFrameDataset", "SampleOptions"]
+__all__ = [
+    "PUBLISHED_DATA_QUIRKS",
+    "BevAugmentation",
+    "DataQuirks",
+    "History",
+    "ImageAugmentation",
+    "KeyFrameDataset",
+    "SampleOptions",
+]
 
 F64 = NDArray[np.float64]
 
@@ -40,40 +48,66 @@ F64 = NDArray[np.float64]
 _IMAGE_DRAWS, _BEV_DRAWS = 0, 1
 
 
+def _check_choices(options: object, **choices: tuple[str, ...]) -> None:
+    for name, allowed in choices.items():
+        if getattr(options, name) not in allowed:
+            raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(options, name)!r}")
+
+
 @dataclass(frozen=True)
-class SampleOptions:
-    """How samples are made, where the right way and the published one differ, or where there is a choice.
+class DataQuirks:
+    """Where the published weights were trained on samples made in another way than the right one.
+
+    The defaults are right; `PUBLISHED_DATA_QUIRKS` is what the published weights need.
 
     Attributes:
         keyego: "lidar": boxes, BEV and lifted features share the ego frame at the key frame's lidar sweep.
             "published": features are lifted into the ego frame of their own camera's exposure, while boxes
-            and results stand in the mean of these frames; the published weights were trained so.
+            and results stand in the mean of these frames.
         depth_rule: which of several lidar points in one pixel counts; see `place_depth`.
-        depth_source: "lidar": computed from the sweep in the loader. "files": read from `depth_gt/`, which
-            `bev-data depth-gt` makes with the same numbers.
-        decoding: how training reads and resizes images: "fast", or "exact" as published; they differ by 1 of
-            255 in a few values per thousand. Evaluation is always exact.
-        unknown_velocity: "nan": losses must leave it out. "zero": as in the published training.
-        min_points: boxes with fewer lidar and radar points are left out.
+        unknown_velocity: "nan": losses must leave it out. "zero": boxes are trained to stand.
+        cbgs_count: what a key frame counts for in class-balanced sampling, once each: the "classes" of its
+            boxes, or the raw "categories" of all its annotations.
     """
 
     keyego: Literal["lidar", "published"] = "lidar"
     depth_rule: Literal["nearest", "published"] = "nearest"
+    unknown_velocity: Literal["nan", "zero"] = "nan"
+    cbgs_count: Literal["classes", "categories"] = "classes"
+
+    def __post_init__(self) -> None:
+        _check_choices(
+            self,
+            keyego=("lidar", "published"),
+            depth_rule=("nearest", "published"),
+            unknown_velocity=("nan", "zero"),
+            cbgs_count=("classes", "categories"),
+        )
+
+
+PUBLISHED_DATA_QUIRKS = DataQuirks(
+    keyego="published", depth_rule="published", unknown_velocity="zero", cbgs_count="categories"
+)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How samples are made where there is a choice.
+
+    Attributes:
+        depth_source: "lidar": computed from the sweep in the loader. "files": read from `depth_gt/`, which
+            `bev-data depth-gt` makes with the same numbers.
+        decoding: how training reads and resizes images: "fast", or "exact" as published; they differ by 1 of
+            255 in a few values per thousand. Evaluation is always exact.
+        min_points: boxes with fewer lidar and radar points are left out.
+    """
+
     depth_source: Literal["lidar", "files"] = "lidar"
     decoding: Literal["fast", "exact"] = "fast"
-    unknown_velocity: Literal["nan", "zero"] = "nan"
     min_points: int = 1
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("keyego", ("lidar", "published")),
-            ("depth_rule", ("nearest", "published")),
-            ("depth_source", ("lidar", "files")),
-            ("decoding", ("fast", "exact")),
-            ("unknown_velocity", ("nan", "zero")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        _check_choices(self, depth_source=("lidar", "files"), decoding=("fast", "exact"))
         if self.min_points < 0:
             raise InputError(f"min_points must be 0 or more, got {self.min_points}")
 
@@ -96,7 +130,8 @@ class KeyFrameDataset(Dataset[Sample]):
         lidar_depth: make lidar depth maps.
         cameras: names of the cameras to use; None for all.
         seed: of all chance.
-        options: conventions; see `SampleOptions`.
+        options: see `SampleOptions`.
+        quirks: see `DataQuirks`; "published" for those of the published weights.
 
     Attributes:
         indices: of the infos that samples are made from.
@@ -121,6 +156,7 @@ class KeyFrameDataset(Dataset[Sample]):
         cameras: Sequence[str] | None = None,
         seed: int = 0,
         options: SampleOptions | None = None,
+        quirks: DataQuirks | Literal["published"] | None = None,
     ) -> None:
         height, width = image_size
         if height < 32 or width < 32 or height % 32 or width % 32:
@@ -142,6 +178,7 @@ class KeyFrameDataset(Dataset[Sample]):
         self.lidar_depth = lidar_depth
         self.seed = seed
         self.options = options if options is not None else SampleOptions()
+        self.quirks = PUBLISHED_DATA_QUIRKS if quirks == "published" else quirks or DataQuirks()
         self.indices = usable_key_frames(infos, self.history, self.cameras)
         self._image_aug = image_aug if training else None
         self._bev_aug = bev_aug if training else None
@@ -198,7 +235,7 @@ class KeyFrameDataset(Dataset[Sample]):
 
     def keyego2global(self, info: Info) -> Float[F64, "4 4"]:
         """Pose of the frame in which a key frame's boxes stand."""
-        if self.options.keyego == "lidar":
+        if self.quirks.keyego == "lidar":
             return info.keyego2global
         return mean_ego_pose([info.cameras[name] for name in self.cameras])
 
@@ -207,7 +244,7 @@ class KeyFrameDataset(Dataset[Sample]):
         chosen, labels = select_boxes(info.annotations, self.classes, self.options.min_points)
         a = info.annotations
         velocities = a.velocities[chosen]
-        if self.options.unknown_velocity == "zero":
+        if self.quirks.unknown_velocity == "zero":
             velocities = np.nan_to_num(velocities, nan=0.0)
         boxes = boxes_to_frame(
             invert(self.keyego2global(info)),
@@ -240,7 +277,7 @@ class KeyFrameDataset(Dataset[Sample]):
         key = [info.cameras[name] for name in self.cameras]
         key2global = np.stack([camera.sensor2global for camera in key])
         sensor2global = np.stack([[frame[name].sensor2global for name in self.cameras] for frame in frames])
-        if self.options.keyego == "lidar":
+        if self.quirks.keyego == "lidar":
             global2keyego = invert(keyego2global)
         else:
             global2keyego = invert(np.stack([camera.ego2global for camera in key]))
@@ -267,7 +304,7 @@ class KeyFrameDataset(Dataset[Sample]):
             points = [read_depth_file(self.root, info.cameras[name]) for name in self.cameras]
         maps = np.zeros((len(points), *self.image_size), dtype=np.float32)
         for of_camera, transform, out in zip(points, transforms.values(), maps, strict=True):
-            place_depth(of_camera, transform, out, rule=self.options.depth_rule)
+            place_depth(of_camera, transform, out, rule=self.quirks.depth_rule)
         return torch.from_numpy(maps)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.infos.info import CameraFrame
 from bev_data.samples.augment import ImageTransform
 from bev_data.samples.resample import place_image
@@ -86,8 +86,8 @@ def read_pixels(root: Path, frame: CameraFrame) -> UInt8[U8, "h w 3"]:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _missing(path: Path) -> FileNotFoundError:
-    return FileNotFoundError(f"the image {path} is missing; unpack the archive that holds it again")
+def _missing(path: Path) -> MissingFileError:
+    return MissingFileError(f"the image {path} is missing; unpack the archive that holds it again")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.geometry import invert
 from bev_data.infos.info import CameraFrame, Info, LidarFrame
 
@@ -38,7 +38,7 @@ def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
     try:
         values = np.fromfile(path, dtype=np.float32)
     except FileNotFoundError:
-        raise FileNotFoundError(f"the lidar file {path} is missing; {_MEND}") from None
+        raise MissingFileError(f"the lidar file {path} is missing; {_MEND}") from None
     size = path.stat().st_size
     if size == 0 or size % (4 * _VALUES_PER_POINT):
         raise InputError(
@@ -53,7 +53,7 @@ def _read_table(path: Path) -> Float[F32, "k 3"]:
     try:
         table = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise FileNotFoundError(f"the lidar file {path} is missing; {_MEND}") from None
+        raise MissingFileError(f"the lidar file {path} is missing; {_MEND}") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"a lidar file must be whole, got a damaged one: {path} ({error})") from error
     if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 3:
@@ -123,7 +123,7 @@ def read_depth_file(root: Path, camera: CameraFrame) -> Float[F32, "j 3"]:
     try:
         values = np.fromfile(path, dtype=np.float32)
     except FileNotFoundError:
-        raise FileNotFoundError(f"the depth file {path} is missing; {mend}") from None
+        raise MissingFileError(f"the depth file {path} is missing; {mend}") from None
     size = path.stat().st_size
     if size % 12:
         raise InputError(

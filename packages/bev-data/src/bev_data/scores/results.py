@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError
+from bev_data.errors import InputError, MissingFileError
 from bev_data.geometry import boxes_to_frame, invert, matrix_to_quaternion, transform_points
 from bev_data.infos.infos import Infos
 from bev_data.nuscenes.taxonomy import CLASSES
@@ -275,7 +275,7 @@ def read_results(path: Path | str) -> Results:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"the results file {path} does not exist") from None
+        raise MissingFileError(f"the results file {path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the results file must be JSON, got {path} ({error})") from error
     results = content.get("results") if isinstance(content, dict) else None

@@ -7,6 +7,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from bev_data.errors import InputError
+
 
 class MovingAverage(WeightAveraging):
     """Averages weights and batch norm statistics over the steps of a run.
@@ -23,14 +25,14 @@ class MovingAverage(WeightAveraging):
                 that untrained weights are soon forgotten; 0 for the full decay from the first step.
 
         Raises:
-            ValueError: if a value is out of its range.
+            InputError: if a value is out of its range.
 
         Source: Tarvainen and Valpola, Mean teachers (2017); the warm-up is that of YOLOv5.
         """
         if not 0 < decay < 1:
-            raise ValueError(f"ema must be a decay between 0 and 1, or null, got {decay}")
+            raise InputError(f"ema must be a decay between 0 and 1, or null, got {decay}")
         if warmup < 0:
-            raise ValueError(f"ema_warmup must be 0 or more steps, got {warmup}")
+            raise InputError(f"ema_warmup must be 0 or more steps, got {warmup}")
         self.decay, self.warmup = decay, warmup
         super().__init__(use_buffers=True, avg_fn=self.average)
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bev_train.errors import InputError
+from bev_data.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -6,33 +6,43 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from bev_train.errors import InputError, one_line
-from bev_train.settings.bases import load_mapping
+from bev_data.errors import InputError
+from bev_train.errors import one_line
+from bev_train.settings.bases import Layer
 from bev_train.settings.find import did_you_mean
 
 # A tree of known keys; None where a key takes any value, or a class whose own parser checks it.
 KeyTree = dict[str, "KeyTree | None"]
 
+# Where a setting is found whose key looks nothing like it any more.
+MOVED = {
+    "data.train_split": "data.splits.train",
+    "data.val_split": "data.splits.val",
+    "data.test_split": "data.splits.test",
+    "data.predict_split": "data.splits.predict",
+    "data.cbgs_count": "data.quirks.cbgs_count",
+}
 
-def check_keys(parser: LightningArgumentParser, configs: Sequence[Path], options: Sequence[str]) -> None:
+
+def check_keys(parser: LightningArgumentParser, configs: Sequence[Layer], options: Sequence[str]) -> None:
     """Refuse keys that no setting has, in files and options, by their full name.
 
     Args:
         parser: of the command that runs.
-        configs: YAML files.
+        configs: files that were read.
         options: `--key value` and `--key=value`.
 
     Raises:
-        InputError: if a key is unknown, or a file is no YAML mapping.
+        InputError: if a key is unknown.
     """
     tree = known_keys(parser)
-    for path in configs:
-        _check_mapping(tree, load_mapping(path), path)
+    for layer in configs:
+        for key in _flatten(tree, layer.content, ()):
+            _check_key(tree, key, f" in {layer.path}")
     for option in options:
         name = option.partition("=")[0]
         # Values come between options; --config, --help and --print_config are no keys.
@@ -68,11 +78,6 @@ def _dataclass_keys(hint: Any) -> KeyTree | None:
     return {field.name: _dataclass_keys(hints[field.name]) for field in dataclasses.fields(hint)}
 
 
-def _check_mapping(tree: KeyTree, content: Mapping[str, Any], path: Path) -> None:
-    for key in _flatten(tree, content, ()):
-        _check_key(tree, key, f" in {path}")
-
-
 def _flatten(tree: KeyTree, content: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """List the keys of a nested mapping down to where the tree ends."""
     for name, value in content.items():
@@ -95,7 +100,10 @@ def _check_key(tree: KeyTree, key: Sequence[str], where: str) -> None:
             parent = ".".join(key[:depth])
             full = [f"{parent}.{name}" if parent else name for name in branch]
             elsewhere = [name for name in _all_keys(tree) if name.rpartition(".")[2] == key[-1]]
-            hint = did_you_mean(".".join(key[: depth + 1]), full, elsewhere)
+            moved = MOVED.get(".".join(key[: depth + 1]))
+            hint = (
+                f": it is '{moved}'" if moved else did_you_mean(".".join(key[: depth + 1]), full, elsewhere)
+            )
             raise InputError(f"unknown key '{'.'.join(key)}'{where}{hint}")
         branch = branch[part.removesuffix("+")]
 

@@ -14,11 +14,26 @@ class NonFiniteError(RuntimeError):
 _MENDABLE: tuple[type[Exception], ...] = (InputError, WriteError, NonFiniteError)
 
 
-def root_message(error: BaseException) -> str:
-    """Say what stands at the root of a chain of errors, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return one_line(str(error))
+def wrong_value(error: ValueError) -> InputError | None:
+    """Find the wrong input behind an error that building model, data or trainer ended with.
+
+    Returns:
+        The first InputError of the chain, or one that says what bev_models refused (it knows no InputError);
+        None where the error is no word about the input, but a bug.
+    """
+    link: BaseException | None = error
+    root: BaseException = error
+    while link is not None:
+        if isinstance(link, InputError):
+            return link
+        root, link = link, link.__cause__
+    frame = root.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    return (
+        InputError(one_line(str(root))) if raised_in.partition(".")[0] in ("bev_models", "bev_ops") else None
+    )
 
 
 def one_line(text: str) -> str:

@@ -25,7 +25,7 @@ from bev_train.callbacks.scores import NuScenesEvaluation
 from bev_train.callbacks.seed import StepSeed
 from bev_train.callbacks.table import ScoreTable
 from bev_train.data_module import DetectionDataModule
-from bev_train.errors import root_message
+from bev_train.errors import wrong_value
 from bev_train.module import DetectionModule
 from bev_train.settings.bases import layers
 from bev_train.settings.find import COMMANDS, split_configs
@@ -192,7 +192,10 @@ class BevCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise InputError(root_message(error)) from error
+            wrong = wrong_value(error)
+            if wrong is None:
+                raise
+            raise wrong from error
         if self.weights:
             try:
                 load_weights(self.model.detector, self.weights)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bev_data.errors import InputError
 from bev_data.samples.batch import Batch
 
 # Borders of the ranges of distance in which depth is scored, metres.
@@ -51,11 +52,11 @@ def table_rows(ranges: Sequence[float] = RANGES) -> list[str]:
     """Names of the rows of `depth_error_table`.
 
     Raises:
-        ValueError: if the ranges do not rise.
+        InputError: if the ranges do not rise.
     """
     pairs = list(itertools.pairwise(ranges))
     if not pairs or any(low >= high for low, high in pairs):
-        raise ValueError(f"ranges must be at least two rising distances in metres, got {tuple(ranges)}")
+        raise InputError(f"ranges must be at least two rising distances in metres, got {tuple(ranges)}")
     return ["all", "objects", *(f"{low:g}_{high:g}m" for low, high in pairs)]
 
 

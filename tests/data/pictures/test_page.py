@@ -10,9 +10,10 @@ from PIL import Image
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.infos.infos import build_infos, find_version
 from bev_data.pictures.box_projection import project_boxes
+from bev_data.pictures.camera import read_photo
 from bev_data.pictures.canvas import Canvas
 from bev_data.pictures.page import draw_sample
-from bev_data.pictures.style import CLASS_COLORS
+from bev_data.pictures.style import CLASS_COLORS, Drawing
 
 INTRINSICS = np.array([[80.0, 0, 49.5], [0, 80.0, 29.5], [0, 0, 1]])
 SIZE = (100, 60)
@@ -247,3 +248,20 @@ def test_real_nuscenes_is_drawn(tmp_path):
     root = Path(folder)
     info = build_infos(root, find_version(root), "mini_train", progress=False)[0]
     assert draw_sample(info, root) != draw_sample(info, root, detections=([], [], []))
+
+
+def test_what_the_network_sees_can_be_drawn(tmp_path):
+    """Pixels of the input, and lidar and boxes on them."""
+    info = write_info(tmp_path, ("CAM_FRONT",), boxes=[box(10, 0)], lidar=np.array([[10.0, 0, 1.5]] * 30))
+    bright = np.zeros((60, 100, 3), dtype=np.uint8)
+    bright[28:32, 48:52] = 255  # around the optical centre
+    Image.fromarray(bright).save(tmp_path / "CAM_FRONT.png")
+    whole = draw_sample(info, tmp_path)
+    seen = draw_sample(info, tmp_path, image_size=(32, 96))
+    assert whole.height - seen.height == pytest.approx(636 * (60 / 100 - 32 / 96), abs=1)
+    drawing = Drawing(info, tmp_path, ("CAM_FRONT",), np.eye(4), [], None, None, 50.0, (1.0, 60.0), (32, 96))
+    photo = read_photo(drawing, "CAM_FRONT")
+    rows, columns = np.nonzero(np.asarray(photo.image)[..., 0] > 128)
+    assert photo.image.size == (96, 32)
+    # The soft spot, and the place of the box's middle, which lies behind it.
+    assert photo.matrix @ [49.5, 29.5, 1] == pytest.approx([columns.mean(), rows.mean(), 1], abs=0.3)

@@ -106,11 +106,44 @@ def test_lidar_depth_lands_where_the_matrices_say(make, mini_val, database):
     v, u = np.nonzero(sample.lidar_depth[0].numpy())
     assert len(u) > 5
     to_input = sample.image_aug[0, 0].double().numpy()
-    projected = to_input[:2, :2] @ points[:, :2].T + to_input[:2, 2:]
+    # A pixel reaches half a pixel to either side of its middle.
+    projected = to_input[:2, :2] @ points[:, :2].T + to_input[:2, 2:] + 0.5
     for x, y in zip(u, v, strict=True):
         inside = (np.floor(projected[0] + 1e-3) == x) & (np.floor(projected[1] + 1e-3) == y)
         inside |= (np.floor(projected[0] - 1e-3) == x) & (np.floor(projected[1] - 1e-3) == y)
         assert sample.lidar_depth[0, y, x] == points[inside, 2].min()
+
+
+def square_camera(database, mini_val, row):
+    """Infos of one camera of 4:3 whose horizon lies in this row."""
+    info = mini_val[1]
+    frame = info.cameras["CAM_FRONT"]
+    intrinsics = np.array([[60.0, 0, 31.5], [0, 60, row], [0, 0, 1]])
+    level = pose([0.5, -0.5, 0.5, -0.5], [1.5, 0, 1.5])
+    camera = dataclasses.replace(frame, sensor2ego=level, intrinsics=intrinsics)
+    alone = dataclasses.replace(info, prev=None, cameras={"CAM_FRONT": camera}, sweeps=())
+    return Infos.from_list([alone], version="own", split="all")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_horizon_of_a_square_camera_is_in_every_sample(database, mini_val, training):
+    infos = square_camera(database, mini_val, 24.0)
+    dataset = KeyFrameDataset(
+        infos, database, image_size=(64, 192), history=NO_HISTORY, training=training, lidar_depth=False
+    )
+    for epoch in range(10):
+        dataset.set_epoch(epoch)
+        horizon = dataset[0].image_aug[0, 0].double().numpy() @ [31.5, 24.0, 1]
+        assert 0 <= horizon[1] < 32
+
+
+@pytest.mark.parametrize(("row", "crop"), [(24.0, "published"), (-20.0, "horizon")])
+def test_a_camera_whose_horizon_is_cut_off_is_named(database, mini_val, row, crop):
+    infos = square_camera(database, mini_val, row)
+    with pytest.warns(UserWarning, match=r"CAM_FRONT .* 64x192 pixels, got row -\d+.*show --input"):
+        KeyFrameDataset(
+            infos, database, image_size=(64, 192), history=NO_HISTORY, quirks=DataQuirks(crop=crop)
+        )
 
 
 def test_depth_from_files_is_depth_from_lidar(write_database, tmp_path):
@@ -294,7 +327,7 @@ class TestPublished:
             root,
             image_size=(256, 704),
             lidar_depth=False,
-            quirks=DataQuirks(keyego="published"),
+            quirks=DataQuirks(keyego="published", pixels="published", crop="published"),
         )
 
     @pytest.mark.parametrize("case", CASES)

@@ -43,7 +43,7 @@ def world(rendered_world: Callable[..., Path]) -> World:
 @pytest.fixture(scope="session")
 def views(world: World) -> list[View]:
     """All six cameras of the first scene at one instant."""
-    return [render(world.scenes[0], camera, TIME) for camera in world.scenes[0].rig.cameras]
+    return [render(world.scenes[0], camera, TIME) for camera in world.scenes[0].mounting.cameras]
 
 
 def surface_points(scene: Scene, index: int, view: View, time: float) -> Points:

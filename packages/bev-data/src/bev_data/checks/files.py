@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
-from PIL import Image
 
 from bev_data.checks.problem import Problem
 from bev_data.errors import InputError
 from bev_data.geometry import boxes_to_frame, invert, transform_points
 from bev_data.infos.info import CameraFrame, Info, LidarFrame
+from bev_data.samples.images import open_image
 from bev_data.samples.lidar_depth import depth_file, project_lidar, read_depth_file, read_lidar
 
 F32 = NDArray[np.float32]
@@ -68,27 +68,19 @@ class FileChecker:
     def _image(self, frame: CameraFrame) -> Iterator[Problem]:
         path = self.root / frame.file
         try:
-            with Image.open(path) as image:
-                size = image.size
+            with open_image(path, frame) as image:
                 if self.decode:
                     image.load()
                 elif image.format == "JPEG" and not _ends_whole(path):
                     raise OSError("its end is missing")
         except FileNotFoundError:
             yield Problem("missing file", f"the image {path} is missing; {_AGAIN}", frame.file)
-            return
+        except InputError as error:
+            yield Problem("damaged file", str(error), frame.file)
         except (OSError, SyntaxError, ValueError) as error:
             yield Problem(
                 "damaged file",
                 f"the image must be whole, got a damaged file: {path} ({error}); {_AGAIN}",
-                frame.file,
-            )
-            return
-        if size != (frame.width, frame.height):
-            yield Problem(
-                "damaged file",
-                f"the image must have {frame.width}x{frame.height} pixels as in the sample_data table, got "
-                f"{size[0]}x{size[1]}: {path}; {_AGAIN}",
                 frame.file,
             )
 

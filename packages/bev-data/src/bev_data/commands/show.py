@@ -1,6 +1,7 @@
 """`bev-data show`: a key frame as a picture."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,22 @@ def add_show(commands: "Commands") -> None:
     parser.add_argument(
         "--range", type=above_zero, default=51.2, help="of the plot, metres (default: %(default)s)"
     )
+    parser.add_argument(
+        "--input",
+        type=_size,
+        metavar="HxW",
+        help="show what the network sees: images as evaluation brings them to HEIGHTxWIDTH, such as 256x704",
+    )
     parser.set_defaults(run=_run)
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None or not (0 < int(found[1]) <= 8192 and 0 < int(found[2]) <= 8192):
+        raise argparse.ArgumentTypeError(
+            f"must be HEIGHTxWIDTH in pixels up to 8192, as in 256x704, got {text!r}"
+        )
+    return int(found[1]), int(found[2])
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -50,7 +66,12 @@ def _run(args: argparse.Namespace) -> None:
             raise InputError(f"{args.results} must have an entry for the sample {info.token}, got none")
         detections = from_nuscenes_results(results[info.token], info.keyego2global)
     picture = draw_sample(
-        info, args.root, detections=detections, score_threshold=args.score_threshold, bev_range=args.range
+        info,
+        args.root,
+        detections=detections,
+        score_threshold=args.score_threshold,
+        bev_range=args.range,
+        image_size=args.input,
     )
     with atomic_path(args.out) as temporary:
         picture.save(temporary, "PNG" if args.out.suffix.lower() == ".png" else "JPEG")

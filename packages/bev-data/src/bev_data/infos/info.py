@@ -39,6 +39,18 @@ class CameraFrame:
         """Camera frame -> map frame."""
         return self.ego2global @ self.sensor2ego
 
+    @property
+    def horizon(self) -> float:
+        """Row of the image where the plane of the vehicle vanishes, straight ahead of the camera, in pixels.
+
+        Above the image it is negative; infinite for a camera that looks straight up or down.
+        """
+        ahead = self.sensor2ego[:3, 2] * [1.0, 1.0, 0.0]
+        _, down, along = self.sensor2ego[:3, :3].T @ ahead
+        if along < 1e-9:
+            return float("-inf") if self.sensor2ego[2, 2] < 0 else float("inf")
+        return float(self.intrinsics[1, 1] * down / along + self.intrinsics[1, 2])
+
 
 @dataclass(frozen=True, eq=False)
 class LidarFrame:

@@ -3,15 +3,18 @@
 Shape shorthand: m boxes.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from PIL import Image
 
 from bev_data.geometry import invert
-from bev_data.infos.info import CameraFrame
 from bev_data.pictures.box_projection import Point, ProjectedBox, Segment, project_boxes
 from bev_data.pictures.canvas import Canvas
 from bev_data.pictures.style import SHADE, BoxGroup, Drawing, Rgb, write_camera_name
+from bev_data.samples.augment import Placing, evaluation_transform
 from bev_data.samples.images import read_image
 
 F64 = NDArray[np.float64]
@@ -20,22 +23,46 @@ F64 = NDArray[np.float64]
 def draw_camera(drawing: Drawing, name: str, width: float) -> Canvas:
     """Draw the image of a camera, `width` pixels wide."""
     camera = drawing.info.cameras[name]
-    tile = Canvas(width, width * camera.height / camera.width)
-    tile.paste(read_image(drawing.root, camera), 0, 0, tile.width, tile.height)
+    photo = read_photo(drawing, name)
+    tile = Canvas(width, width * photo.image.height / photo.image.width)
+    tile.paste(photo.image, 0, 0, tile.width, tile.height)
     key2camera = invert(camera.sensor2global) @ drawing.keyego2global
     for group in drawing.groups:
-        _draw_group(tile, group, key2camera, scaled_intrinsics(camera, tile))
+        _draw_group(tile, group, key2camera, photo.to_canvas(tile) @ camera.intrinsics)
     write_camera_name(tile, name)
     return tile
 
 
-def scaled_intrinsics(camera: CameraFrame, tile: Canvas) -> Float[F64, "3 3"]:
-    """Intrinsics of an image that fills a canvas.
+class Photo(NamedTuple):
+    """An image of a camera, as it is on disk or as the network sees it.
 
-    In an image the centre of the first pixel is (0, 0), on a canvas it is half a pixel from the corner.
+    Attributes:
+        image: RGB.
+        matrix: pixel of the image on disk (u, v, 1) -> pixel of this one.
     """
-    x, y = tile.width / camera.width, tile.height / camera.height
-    return np.array([[x, 0, x / 2], [0, y, y / 2], [0, 0, 1]]) @ camera.intrinsics
+
+    image: Image.Image
+    matrix: Float[F64, "3 3"]
+
+    def to_canvas(self, tile: Canvas) -> Float[F64, "3 3"]:
+        """Pixel of the image on disk -> place on a canvas that this image fills.
+
+        In an image the centre of the first pixel is (0, 0), on a canvas it is half a pixel from the corner.
+        """
+        x, y = tile.width / self.image.width, tile.height / self.image.height
+        scaled: F64 = np.array([[x, 0, x / 2], [0, y, y / 2], [0, 0, 1]]) @ self.matrix
+        return scaled
+
+
+def read_photo(drawing: Drawing, name: str) -> Photo:
+    """The image of a camera."""
+    camera = drawing.info.cameras[name]
+    image = read_image(drawing.root, camera)
+    if drawing.image_size is None:
+        return Photo(image, np.eye(3))
+    height, width = drawing.image_size
+    transform = evaluation_transform(image.size, (width, height), Placing(camera.horizon))
+    return Photo(transform.apply(image), transform.matrix())
 
 
 def _draw_group(

@@ -8,10 +8,9 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from bev_data.infos.info import LidarFrame
+from bev_data.pictures.camera import read_photo
 from bev_data.pictures.canvas import Canvas
 from bev_data.pictures.style import FAINT_INK, INK, Drawing, write_camera_name
-from bev_data.samples.images import read_image
 from bev_data.samples.lidar_depth import project_lidar
 
 F32 = NDArray[np.float32]
@@ -34,17 +33,21 @@ _TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200)
 
 def draw_depth(drawing: Drawing, name: str, width: float, height: float) -> Canvas:
     """Draw the depth of a camera, as large as fits into `width` x `height`."""
-    camera = drawing.info.cameras[name]
     if drawing.expected_depth is not None:
         depth = drawing.expected_depth[drawing.cameras.index(name)]
         tile = _fitting(depth.shape[1] / depth.shape[0], width, height)
         tile.paste(Image.fromarray(_colors(depth, drawing.depth_range)), 0, 0, tile.width, tile.height)
     else:
-        tile = _fitting(camera.width / camera.height, width, height)
-        dimmed = read_image(drawing.root, camera).convert("L").point(lambda value: value * 0.4)
+        photo = read_photo(drawing, name)
+        tile = _fitting(photo.image.width / photo.image.height, width, height)
+        dimmed = photo.image.convert("L").point(lambda value: value * 0.4)
         tile.paste(dimmed, 0, 0, tile.width, tile.height)
         if drawing.points is not None and drawing.info.lidar is not None:
-            _draw_points(tile, drawing, name, drawing.points, drawing.info.lidar)
+            seen = project_lidar(drawing.points, drawing.info.lidar, drawing.info.cameras[name])
+            seen = seen[np.argsort(-seen[:, 2])]
+            to_canvas = photo.to_canvas(tile)[:2]
+            places = seen[:, :2] @ to_canvas[:, :2].T + to_canvas[:, 2]
+            tile.dots(places, _colors(seen[:, 2], drawing.depth_range), 2)
     write_camera_name(tile, name)
     return tile
 
@@ -67,16 +70,6 @@ def draw_color_bar(page: Canvas, depth_range: tuple[float, float], right: float,
 def _fitting(aspect: float, width: float, height: float) -> Canvas:
     used = min(width, height * aspect)
     return Canvas(used, used / aspect)
-
-
-def _draw_points(
-    tile: Canvas, drawing: Drawing, name: str, points: Float[F32, "k 3"], lidar: LidarFrame
-) -> None:
-    camera = drawing.info.cameras[name]
-    seen = project_lidar(points, lidar, camera)
-    seen = seen[np.argsort(-seen[:, 2])]
-    scale = np.array([tile.width / camera.width, tile.height / camera.height])
-    tile.dots((seen[:, :2] + 0.5) * scale, _colors(seen[:, 2], drawing.depth_range), 2)
 
 
 def _colors(depth: Float[F32, "..."], depth_range: tuple[float, float]) -> UInt8[NDArray[np.uint8], "... 3"]:

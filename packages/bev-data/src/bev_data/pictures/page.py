@@ -51,6 +51,7 @@ def draw_sample(
     bev_range: float = 51.2,
     depth_range: tuple[float, float] = (2.0, 60.0),
     classes: Sequence[str] = CLASSES,
+    image_size: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draw a key frame.
 
@@ -71,6 +72,7 @@ def draw_sample(
         bev_range: the plot shows at least this far in every direction, metres.
         depth_range: depths at either end of the colours, metres.
         classes: names of the detection classes.
+        image_size: height and width of the input, to draw what the network sees; None for whole images.
 
     Raises:
         FileNotFoundError: if an image or the lidar file is missing.
@@ -93,7 +95,9 @@ def draw_sample(
     if detections is not None:
         groups.append(_predicted_boxes(detections, score_threshold, classes))
     points = None if info.lidar is None else read_lidar(root, info.lidar)
-    drawing = Drawing(info, root, names, pose, groups, points, expected_depth, bev_range, depth_range)
+    drawing = Drawing(
+        info, root, names, pose, groups, points, expected_depth, bev_range, depth_range, image_size
+    )
     return _draw_page(drawing, [name for name in classes if any(name in group.names for group in groups)])
 
 

@@ -71,6 +71,7 @@ class Drawing:
         expected_depth: metres [n,h,w]; None where nothing was predicted.
         bev_range: what the plot shows at least in every direction, metres.
         depth_range: depths at either end of the colour bar, metres.
+        image_size: height and width of the input where images are drawn as the network sees them.
     """
 
     info: Info
@@ -82,6 +83,7 @@ class Drawing:
     expected_depth: Float[F32, "n h w"] | None
     bev_range: float
     depth_range: tuple[float, float]
+    image_size: tuple[int, int] | None
 
 
 def class_color(name: str) -> Rgb:

@@ -27,8 +27,8 @@ class ImageAugmentation:
         resize_unit: "relative": a multiple of the evaluation's scale, which is the smallest at which the
             image covers the input; it means the same for images and inputs of any size. "absolute": input
             pixels per original pixel.
-        crop_bottom: range of the share of the resized height that is cut off below. The crop is aligned to
-            what is left at the bottom, because the top of an image is sky; sideways its place is random.
+        crop_bottom: range of the share of the resized height by which the crop is moved up from where
+            `Placing` lays it; sideways its place is random.
         flip: mirror half of the images.
         rotate_deg: the image turns about its centre by up to this angle, either way; degrees.
     """
@@ -78,35 +78,50 @@ class BevAugmentation:
             raise InputError(f"scale must be a range (low, high) with 0 < low <= high, got {self.scale}")
 
 
+Pixels = Literal["centers", "published"]
+
+
 class ImageTransform(NamedTuple):
     """What happens to one image, in this order.
 
     Attributes:
-        scale: input pixels per original pixel.
+        scale: input pixels per original pixel, across and down.
         resized: width and height after resizing.
         crop: left and top edge of the crop in the resized image; what lies outside is black.
         size: width and height of the crop, which is the input.
         flip: mirror left and right.
         rotate_deg: counter-clockwise about the centre of the crop.
+        pixels: "centers": the middle of the first pixel is (0, 0) before and after, as in intrinsics.
+            "published": the published matrix, which takes its corner for (0, 0), so that positions are off by
+            a quarter of a pixel, and by three quarters where an image is mirrored.
     """
 
-    scale: float
+    scale: tuple[float, float]
     resized: tuple[int, int]
     crop: tuple[int, int]
     size: tuple[int, int]
     flip: bool = False
     rotate_deg: float = 0.0
+    pixels: Pixels = "centers"
 
     def matrix(self) -> Float[F64, "3 3"]:
         """`image_aug`: original pixel (u, v, 1) -> input pixel (u, v, 1)."""
-        width, height = self.size
-        moved = np.array([[self.scale, 0, -self.crop[0]], [0, self.scale, -self.crop[1]], [0, 0, 1.0]])
+        # Distance of the first pixel's middle from the image's corner, which resizing leaves in place.
+        middle = 0.5 if self.pixels == "centers" else 0.0
+        (scale_x, scale_y), (left, top), (width, height) = self.scale, self.crop, self.size
+        moved = np.array(
+            [
+                [scale_x, 0, (scale_x - 1) * middle - left],
+                [0, scale_y, (scale_y - 1) * middle - top],
+                [0, 0, 1.0],
+            ]
+        )
         if self.flip:
-            moved = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) @ moved
+            moved = np.array([[-1.0, 0, width - 2 * middle], [0, 1, 0], [0, 0, 1]]) @ moved
         angle = np.deg2rad(self.rotate_deg)
         cos, sin = np.cos(angle), np.sin(angle)
         rotation = np.array([[cos, sin], [-sin, cos]])
-        center = np.array([width / 2, height / 2])
+        center = np.array([width / 2, height / 2]) - middle
         about_center = np.eye(3)
         about_center[:2, :2] = rotation
         about_center[:2, 2] = center - rotation @ center
@@ -126,18 +141,47 @@ class ImageTransform(NamedTuple):
         return image
 
 
-def evaluation_transform(source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-    """The transform without chance: the smallest scale that covers the input, cropped at the bottom's middle.
+class Placing(NamedTuple):
+    """Where the crop of a camera's images is taken from, and how pixels are counted.
+
+    The crop is aligned to the bottom, because the top of an image is sky. Where that would put the horizon
+    above a share of the input's height, or cut it off, as it does with images squarer than 16:9, the crop is
+    laid so that the horizon lies there.
+
+    Attributes:
+        horizon: row of the horizon in the original image (`CameraFrame.horizon`); None to keep to the bottom
+            always, as published.
+        share: of the input's height that is above the horizon at least.
+        pixels: see `ImageTransform`.
+    """
+
+    horizon: float | None = None
+    share: float = 1 / 6
+    pixels: Pixels = "centers"
+
+
+BOTTOM = Placing()
+
+
+def evaluation_transform(
+    source: tuple[int, int], size: tuple[int, int], placing: Placing = BOTTOM
+) -> ImageTransform:
+    """The transform without chance: the smallest scale that covers the input, cropped in the middle.
 
     Args:
         source: width and height of the original image.
         size: width and height of the input.
+        placing: of the crop, from top to bottom.
     """
-    return _place(source, size, _covering_scale(source, size), cut=0.0, across=0.5)
+    return _place(source, size, _covering_scale(source, size), cut=0.0, across=0.5, placing=placing)
 
 
 def draw_image_transform(
-    config: ImageAugmentation, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
+    config: ImageAugmentation,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    placing: Placing = BOTTOM,
 ) -> ImageTransform:
     """Draw a transform.
 
@@ -146,11 +190,20 @@ def draw_image_transform(
         source: width and height of the original image.
         size: width and height of the input.
         rng: source of chance; always gives five numbers, whatever the ranges are.
+        placing: of the crop. A camera whose horizon is safe in the bottom crop of evaluation keeps to the
+            bottom in training too.
     """
     resize, cut, across, mirror, turn = rng.random(5)
     unit = _covering_scale(source, size) if config.resize_unit == "relative" else 1.0
+    if _keeps_bottom(source, size, placing):
+        placing = placing._replace(horizon=None)
     placed = _place(
-        source, size, unit * _between(config.resize, resize), _between(config.crop_bottom, cut), across
+        source,
+        size,
+        unit * _between(config.resize, resize),
+        _between(config.crop_bottom, cut),
+        across,
+        placing,
     )
     rotate = _between((-config.rotate_deg, config.rotate_deg), turn)
     return placed._replace(flip=config.flip and bool(mirror < 0.5), rotate_deg=rotate)
@@ -164,14 +217,36 @@ def _covering_scale(source: tuple[int, int], size: tuple[int, int]) -> float:
     return max(size[0] / source[0], size[1] / source[1])
 
 
+def _keeps_bottom(source: tuple[int, int], size: tuple[int, int], placing: Placing) -> bool:
+    at_bottom = evaluation_transform(source, size, placing._replace(horizon=None))
+    return evaluation_transform(source, size, placing).crop == at_bottom.crop
+
+
 def _place(
-    source: tuple[int, int], size: tuple[int, int], scale: float, cut: float, across: float
+    source: tuple[int, int],
+    size: tuple[int, int],
+    scale: float,
+    cut: float,
+    across: float,
+    placing: Placing,
 ) -> ImageTransform:
     # The guard keeps a scale of 704 / 1600 from giving 703 pixels by rounding.
     width, height = (max(1, int(length * scale + 1e-6)) for length in source)
     top = int((1 - cut) * height) - size[1]
+    if placing.horizon is not None:
+        row = (placing.horizon + 0.5) * height / source[1]
+        wanted = row - placing.share * size[1] - cut * height
+        top = int(max(min(top, 0), min(top, wanted)))
     left = int(across * max(0, width - size[0]))
-    return ImageTransform(scale, (width, height), (left, top), size)
+    # Whole pixels make the true scale another one than what was asked for, and each axis its own.
+    true_scale = (width / source[0], height / source[1])
+    return ImageTransform(
+        true_scale if placing.pixels == "centers" else (scale, scale),
+        (width, height),
+        (left, top),
+        size,
+        pixels=placing.pixels,
+    )
 
 
 def draw_bev_matrix(config: BevAugmentation, rng: np.random.Generator) -> Float[F64, "4 4"]:
@@ -229,7 +304,7 @@ def place_depth(
             instead of floor).
     """
     height, width = out.shape
-    u, v = _moved_points(points, transform)
+    u, v = _from_corner(points, transform)
     depth = points[:, 2]
     if rule == "nearest":
         order = np.argsort(-depth, kind="stable")
@@ -241,15 +316,24 @@ def place_depth(
     out[rows[inside].astype(np.int64), columns[inside].astype(np.int64)] = depth[inside]
 
 
-def _moved_points(points: Float[F32, "k 3"], transform: ImageTransform) -> tuple[F32, F32]:
-    """Points in pixels of the input, in float32 and in the order of steps of the published pipeline.
+def _from_corner(points: Float[F32, "k 3"], transform: ImageTransform) -> tuple[F32, F32]:
+    """Points in pixels of the input, counted from the corner of its first pixel."""
+    if transform.pixels == "published":
+        return _published_points(points, transform)
+    matrix = transform.matrix()[:2]
+    u, v = matrix[:, :2] @ points[:, :2].T + matrix[:, 2:] + 0.5
+    return u.astype(np.float32), v.astype(np.float32)
+
+
+def _published_points(points: Float[F32, "k 3"], transform: ImageTransform) -> tuple[F32, F32]:
+    """The same in float32 and in the order of steps of the published pipeline.
 
     The order decides which pixel a point on a pixel's border falls into, and so the depth maps that published
     weights were trained with.
     """
     width, height = transform.size
-    u = points[:, 0] * np.float32(transform.scale) - np.float32(transform.crop[0])
-    v = points[:, 1] * np.float32(transform.scale) - np.float32(transform.crop[1])
+    u = points[:, 0] * np.float32(transform.scale[0]) - np.float32(transform.crop[0])
+    v = points[:, 1] * np.float32(transform.scale[1]) - np.float32(transform.crop[1])
     if transform.flip:
         u = np.float32(width) - u
     angle = np.deg2rad(transform.rotate_deg)

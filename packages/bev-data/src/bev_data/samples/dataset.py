@@ -1,5 +1,6 @@
 """Infos -> samples: images, matrices, lidar depth and boxes of a key frame with its history, augmented."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from bev_data.samples.augment import (
     BevAugmentation,
     ImageAugmentation,
     ImageTransform,
+    Pixels,
+    Placing,
     augment_boxes,
     draw_bev_matrix,
     draw_image_transform,
@@ -68,12 +71,19 @@ class DataQuirks:
         unknown_velocity: "nan": losses must leave it out. "zero": boxes are trained to stand.
         cbgs_count: what a key frame counts for in class-balanced sampling, once each: the "classes" of its
             boxes, or the raw "categories" of all its annotations.
+        pixels: "centers": `image_aug` and depth maps count pixels from the middle of the first one, as
+            intrinsics do. "published": from its corner; see `ImageTransform`.
+        crop: "horizon": where the bottom crop would put a camera's horizon above `SampleOptions.horizon`, the
+            crop is laid so that it lies there; for images of 16:9 that is the bottom crop. "published":
+            always the bottom.
     """
 
     keyego: Literal["lidar", "published"] = "lidar"
     depth_rule: Literal["nearest", "published"] = "nearest"
     unknown_velocity: Literal["nan", "zero"] = "nan"
     cbgs_count: Literal["classes", "categories"] = "classes"
+    pixels: Pixels = "centers"
+    crop: Literal["horizon", "published"] = "horizon"
 
     def __post_init__(self) -> None:
         _check_choices(
@@ -82,11 +92,18 @@ class DataQuirks:
             depth_rule=("nearest", "published"),
             unknown_velocity=("nan", "zero"),
             cbgs_count=("classes", "categories"),
+            pixels=("centers", "published"),
+            crop=("horizon", "published"),
         )
 
 
 PUBLISHED_DATA_QUIRKS = DataQuirks(
-    keyego="published", depth_rule="published", unknown_velocity="zero", cbgs_count="categories"
+    keyego="published",
+    depth_rule="published",
+    unknown_velocity="zero",
+    cbgs_count="categories",
+    pixels="published",
+    crop="published",
 )
 
 
@@ -100,16 +117,20 @@ class SampleOptions:
         decoding: how training reads and resizes images: "fast", or "exact" as published; they differ by 1 of
             255 in a few values per thousand. Evaluation is always exact.
         min_points: boxes with fewer lidar and radar points are left out.
+        horizon: the crop of an image leaves at least this share of the input's height above the horizon.
     """
 
     depth_source: Literal["lidar", "files"] = "lidar"
     decoding: Literal["fast", "exact"] = "fast"
     min_points: int = 1
+    horizon: float = 1 / 6
 
     def __post_init__(self) -> None:
         _check_choices(self, depth_source=("lidar", "files"), decoding=("fast", "exact"))
         if self.min_points < 0:
             raise InputError(f"min_points must be 0 or more, got {self.min_points}")
+        if not 0 <= self.horizon < 1:
+            raise InputError(f"horizon must be a share of the input's height in [0, 1), got {self.horizon}")
 
 
 class KeyFrameDataset(Dataset[Sample]):
@@ -180,6 +201,7 @@ class KeyFrameDataset(Dataset[Sample]):
         self.options = options if options is not None else SampleOptions()
         self.quirks = PUBLISHED_DATA_QUIRKS if quirks == "published" else quirks or DataQuirks()
         self.indices = usable_key_frames(infos, self.history, self.cameras)
+        self._warn_of_hidden_horizons()
         self._image_aug = image_aug if training else None
         self._bev_aug = bev_aug if training else None
         # Shared memory, so that workers that outlive an epoch see the new one.
@@ -264,12 +286,33 @@ class KeyFrameDataset(Dataset[Sample]):
         size = (self.image_size[1], self.image_size[0])
         transforms = {}
         for name in self.cameras:
-            source = (info.cameras[name].width, info.cameras[name].height)
+            camera = info.cameras[name]
+            source, placing = (camera.width, camera.height), self._placing(camera)
             if self._image_aug is None:
-                transforms[name] = evaluation_transform(source, size)
+                transforms[name] = evaluation_transform(source, size, placing)
             else:
-                transforms[name] = draw_image_transform(self._image_aug, source, size, rng)
+                transforms[name] = draw_image_transform(self._image_aug, source, size, rng, placing)
         return transforms
+
+    def _placing(self, camera: CameraFrame) -> Placing:
+        by_horizon = self.quirks.crop == "horizon"
+        return Placing(camera.horizon if by_horizon else None, self.options.horizon, self.quirks.pixels)
+
+    def _warn_of_hidden_horizons(self) -> None:
+        """Say which cameras of the first key frame would show nothing that is far away."""
+        width, height = self.image_size[1], self.image_size[0]
+        for name in self.cameras:
+            camera = self.infos[0].cameras[name]
+            source = (camera.width, camera.height)
+            transform = evaluation_transform(source, (width, height), self._placing(camera))
+            row = transform.scale[1] * camera.horizon - transform.crop[1]
+            if not 0 <= row < height:
+                warnings.warn(
+                    f"the horizon of {name} should lie in its input of {height}x{width} pixels, got row "
+                    f"{row:.0f}: what is farther than some metres is not seen; choose another image_size, or "
+                    f"look at it with `bev-data show --input {height}x{width}`",
+                    stacklevel=3,
+                )
 
     def _frame_matrices(
         self, info: Info, frames: Sequence[dict[str, CameraFrame]], keyego2global: Float[F64, "4 4"]

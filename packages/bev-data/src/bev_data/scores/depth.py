@@ -152,8 +152,8 @@ def lidar_points(
     cell_row = row * depth.shape[-2] // lidar.shape[-2]
     cell_column = column * depth.shape[-1] // lidar.shape[-1]
     true = lidar[known]
-    # A pixel holds the points from its corner to the next one: its middle stands for them.
-    pixels = torch.stack([column + 0.5, row + 0.5, torch.ones_like(true)], dim=-1)
+    # A pixel's middle stands for the points in it.
+    pixels = torch.stack([column, row, torch.ones_like(column)], dim=-1).to(true.dtype)
     pixel2ray = torch.linalg.inv(batch.image_aug[:, 0] @ batch.intrinsics[:, 0])
     to_boxes = batch.bev_aug[:, None] @ batch.sensor2keyego[:, 0]
     rays = (pixel2ray[sample, camera] @ pixels[..., None])[..., 0] * true[:, None]

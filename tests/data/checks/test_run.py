@@ -93,11 +93,6 @@ FILES = {
     "empty lidar": (lambda root: (root / LIDAR).write_bytes(b""), LIDAR, "got 0 bytes"),
     "lidar cut off": (cut_lidar, LIDAR, "one or more points of 20 bytes, got"),
     "lidar without numbers": (nan_lidar, LIDAR, "lidar points must be within 500 m"),
-    "missing map": (
-        lambda root: (root / "maps/map.png").unlink(),
-        "maps/map.png",
-        "the map mask .* is missing",
-    ),
 }
 
 

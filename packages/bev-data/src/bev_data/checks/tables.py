@@ -27,7 +27,7 @@ _BOX = 60.0  # metres, of a box's longest side
 
 def check_tables(tables: TableColumns) -> list[Problem]:
     """All problems of the tables of a version."""
-    parts = (_unique, _samples, _recordings, _poses, _calibrations, _boxes, _maps)
+    parts = (_unique, _samples, _recordings, _poses, _calibrations, _boxes)
     return [problem for part in parts for problem in part(tables)]
 
 
@@ -182,20 +182,9 @@ def _boxes(tables: TableColumns) -> Iterator[Problem]:
     sized = (boxes.sizes > 0).all(axis=1) & (boxes.sizes < _BOX).all(axis=1)
     yield from each(~sized, f"must have sides of 0 to {_BOX:g} m, but has not")
     yield from each(~_is_unit(boxes.rotations), "must have a quaternion of length 1, but has not")
-    negative = (boxes.num_lidar_pts < 0) | (boxes.num_radar_pts < 0)
-    yield from each(negative, "must have 0 or more points, but has fewer")
+    negative = (boxes.num_lidar_pts < -1) | (boxes.num_radar_pts < -1)
+    yield from each(negative, "must have 0 or more points, or -1 where that is not known, but has fewer")
     known = ~np.isnan(boxes.velocities[:, 0])
     fast = np.zeros(len(known), dtype=bool)
     fast[known] = np.linalg.norm(boxes.velocities[known], axis=1) > _SPEED
     yield from each(fast, f"must move at up to {_SPEED:g} m/s, but is faster")
-
-
-def _maps(tables: TableColumns) -> Iterator[Problem]:
-    for file in tables.map_files():
-        if not (tables.folder.parent / file).is_file():
-            yield Problem(
-                "missing file",
-                f"the map mask {file} is missing, which the official evaluation needs; "
-                f"unpack the metadata archive again",
-                file,
-            )

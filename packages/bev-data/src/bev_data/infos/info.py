@@ -80,8 +80,8 @@ class Annotations:
         sizes: length, width, height in metres.
         rotations: quaternions (w, x, y, z).
         velocities: x and y in m/s; NaN where the tables do not tell.
-        num_lidar_pts: lidar points inside a box.
-        num_radar_pts: radar points inside a box.
+        num_lidar_pts: lidar points inside a box; -1 where that is not known.
+        num_radar_pts: radar points inside a box; -1 where that is not known.
         attributes: the first attribute of a box; "" where it has none.
     """
 
@@ -98,6 +98,10 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def has_points(self, least: int) -> NDArray[np.bool_]:
+        """Which boxes hold so many lidar and radar points; those whose points nobody counted do."""
+        return enough_points(self.num_lidar_pts, self.num_radar_pts, least)
+
     @classmethod
     def empty(cls) -> "Annotations":
         """No boxes: those of a key frame of the test split."""
@@ -113,6 +117,14 @@ class Annotations:
             none.copy(),
             (),
         )
+
+
+def enough_points(
+    lidar: Int64[NDArray[np.int64], "m"], radar: Int64[NDArray[np.int64], "m"], least: int
+) -> NDArray[np.bool_]:
+    """Which boxes with these numbers of points, -1 for unknown, hold at least so many."""
+    enough: NDArray[np.bool_] = (lidar < 0) | (np.maximum(lidar, 0) + np.maximum(radar, 0) >= least)
+    return enough
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from bev_data.errors import InputError
 from bev_data.infos import arrow
 from bev_data.infos.arrow import Columns, Header
 from bev_data.infos.build import build_record_batch
-from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
+from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame, enough_points
 from bev_data.locations import infos_folder, infos_path
 from bev_data.nuscenes.columns import TableColumns
 from bev_data.nuscenes.splits import split_fingerprint, split_members
@@ -140,13 +140,16 @@ class Infos(Sequence[Info]):
         """Number of annotations of all key frames."""
         return len(self._columns.annotations)
 
-    def boxes_per_category(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str], NDArray[np.int64]]:
-        """All boxes: index of key frame, index of category, names of categories, lidar + radar points."""
+    def boxes_per_category(
+        self, min_points: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str], NDArray[np.bool_]]:
+        """All boxes: index of key frame, index of category, names of categories, whether points suffice."""
         rows = self._columns.annotations
         encoded = rows.field("category").dictionary_encode()
-        points = rows.field("num_lidar_pts").astype(np.int64) + rows.field("num_radar_pts")
+        lidar, radar = (rows.field(name).astype(np.int64) for name in ("num_lidar_pts", "num_radar_pts"))
         names = encoded.dictionary.to_pylist()
-        return rows.row_of_entry, encoded.indices.to_numpy().astype(np.int64), names, points
+        categories = encoded.indices.to_numpy().astype(np.int64)
+        return rows.row_of_entry, categories, names, enough_points(lidar, radar, min_points)
 
     def __len__(self) -> int:
         return int(self._records.num_rows)

@@ -139,8 +139,11 @@ class TableColumns:
         for i in np.flatnonzero(calibration < 0)[:1]:
             raise self._missing("calibrated_sensor", every[i].calibrated_sensor_token)
         channel = self._channel_of_calibration[calibration]
-        # Radars are left out here, which no later step needs.
-        kept = [row for row, c in zip(every, channel, strict=True) if c >= 0]
+        # Radars are left out here, which no later step needs, and stand-ins for recordings that were dropped.
+        valid = np.array([row.is_valid for row in every], dtype=bool)
+        before_dropped = {row.token: row.prev for row in every if not row.is_valid}
+        kept = [row for row, chosen in zip(every, valid & (channel >= 0), strict=True) if chosen]
+        calibration, channel = calibration[valid & (channel >= 0)], channel[valid & (channel >= 0)]
         del every
         tokens = strings([row.token for row in kept])
         poses = strings([row.ego_pose_token for row in kept])
@@ -152,9 +155,9 @@ class TableColumns:
             size=np.array([(row.width, row.height) for row in kept], dtype=np.int64).reshape(-1, 2),
             is_key=np.array([row.is_key_frame for row in kept], dtype=bool),
             sample=rows_of(strings([row.sample_token for row in kept]), self.sample_tokens),
-            channel=channel[channel >= 0],
-            calibration=calibration[channel >= 0],
-            prev=rows_of(strings([row.prev for row in kept]), tokens),
+            channel=channel,
+            calibration=calibration,
+            prev=rows_of(strings([_last_kept(row.prev, before_dropped) for row in kept]), tokens),
             rotation=rotation,
             translation=translation,
             has_pose=has_pose,
@@ -235,10 +238,6 @@ class TableColumns:
             num_radar_pts=np.array([row.num_radar_pts for row in every], dtype=np.int64),
         )
 
-    def map_files(self) -> list[str]:
-        """Map masks, relative to the data root."""
-        return [row.filename for row in rows.read_rows(self.folder, "map", rows.MapRow)]
-
     def _velocities(
         self,
         centers: Float[F64, "b 3"],
@@ -262,6 +261,13 @@ class TableColumns:
         moved = (centers[last] - centers[first])[:, :2]
         velocities: F64 = np.where(known, moved.T, np.nan).T / np.where(known, time, 1.0)[:, None]
         return velocities
+
+
+def _last_kept(token: str, before_dropped: dict[str, str]) -> str:
+    """The recording of this token, or the nearest one before it that was not dropped."""
+    while token in before_dropped:
+        token = before_dropped[token]
+    return token
 
 
 def strings(values: Sequence[str | None]) -> pa.StringArray:

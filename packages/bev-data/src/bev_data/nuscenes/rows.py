@@ -4,8 +4,10 @@ Only the fields that infos and checks need are kept. The table of a full release
 dictionaries, which the devkit makes of them, they fill several times the memory.
 """
 
+import json
+import math
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -52,7 +54,7 @@ class CalibratedSensorRow(Row, gc=False):
 
 
 class SampleDataRow(Row, gc=False):
-    """A recording of one sensor, in a file."""
+    """A recording of one sensor, in a file; `is_valid` is false where a stand-in was put for one dropped."""
 
     sample_token: str
     ego_pose_token: str
@@ -64,6 +66,7 @@ class SampleDataRow(Row, gc=False):
     filename: str
     prev: str
     next: str
+    is_valid: bool = True
 
 
 class EgoPoseRow(Row, gc=False):
@@ -75,7 +78,7 @@ class EgoPoseRow(Row, gc=False):
 
 
 class AnnotationRow(Row, gc=False):
-    """A box in the map frame; `size` is width, length, height in metres."""
+    """A box in the map frame; `size` is width, length, height in metres, -1 points are not known."""
 
     sample_token: str
     instance_token: str
@@ -101,14 +104,10 @@ class NamedRow(Row, gc=False):
     name: str
 
 
-class MapRow(Row, gc=False):
-    """A map mask, and the logs that drove on it."""
-
-    filename: str
-    log_tokens: list[str]
-
-
 R = TypeVar("R", bound=Row)
+
+# What stands for null and NaN: a lidar's pictures have no size, points were not counted.
+_UNKNOWN = {"width": 0, "height": 0, "num_lidar_pts": -1, "num_radar_pts": -1}
 
 
 def read_rows(folder: Path, table: str, kind: type[R]) -> list[R]:
@@ -123,17 +122,59 @@ def read_rows(folder: Path, table: str, kind: type[R]) -> list[R]:
         FileNotFoundError: if the table is missing.
         ValueError: if it is damaged, or a row lacks a field or has one of another type.
     """
-    path = folder / f"{table}.json"
-    again = "unpack the metadata archive again"
+    content = _read(folder, table)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
-    except FileNotFoundError:
-        raise MissingFileError(
-            f"the table {table}.json must be in {folder}, but it is missing; {again}"
-        ) from None
+        return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # What other publishers write is read too, though not as fast.
+        rows = read_loosely(folder, table)
+    try:
+        return msgspec.convert([_mended(row, kind) for row in rows], type=list[kind])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
         raise InputError(
-            f"the table must have rows as in nuScenes, got another one: {path} ({error}); {again}"
+            f"the table must have rows as in nuScenes, got another one: {folder / table}.json ({error}); "
+            f"write it in that format, or download it again if it is nuScenes' own"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the table must be JSON, got a damaged file: {path} ({error}); {again}") from error
+
+
+def read_loosely(folder: Path, table: str) -> list[dict[str, Any]]:
+    """Rows of a table with all their fields: JSON with a byte-order mark and NaN, too.
+
+    Raises:
+        FileNotFoundError: if the table is missing.
+        ValueError: if it is damaged.
+    """
+    path = folder / f"{table}.json"
+    try:
+        rows = json.loads(_read(folder, table))
+    except ValueError as error:
+        raise InputError(
+            f"the table must be JSON, got a damaged file: {path} ({error}); unpack the metadata archive again"
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"the table must be a list of rows, got something else in {path}")
+    return rows
+
+
+def _read(folder: Path, table: str) -> bytes:
+    try:
+        return (folder / f"{table}.json").read_bytes()
+    except FileNotFoundError:
+        raise MissingFileError(
+            f"the table {table}.json must be in {folder}, but it is missing; unpack the metadata archive "
+            f"again"
+        ) from None
+
+
+def _mended(row: dict[str, Any], kind: type[Row]) -> dict[str, Any]:
+    """A row whose whole numbers are whole: microseconds with a fraction, counts that are not known."""
+    mended = dict(row)
+    for field in msgspec.structs.fields(kind):
+        value = mended.get(field.name)
+        if field.type is not int or isinstance(value, int):
+            continue
+        if isinstance(value, float) and math.isfinite(value):
+            mended[field.name] = round(value)
+        elif field.name in mended and field.name in _UNKNOWN:
+            mended[field.name] = _UNKNOWN[field.name]
+    return mended

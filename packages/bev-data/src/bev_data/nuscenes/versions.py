@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bev_data.errors import InputError, MissingFileError
-from bev_data.nuscenes.rows import MapRow, read_rows
+from bev_data.nuscenes.rows import read_loosely
 
 TABLES: tuple[str, ...] = (
     "attribute",
@@ -26,14 +26,15 @@ TABLES: tuple[str, ...] = (
 
 
 def list_versions(root: Path) -> list[str]:
-    """Names of the version folders (`v1.0-*`) in a data root, sorted.
+    """Names of the folders in a data root that hold nuScenes tables, sorted: `v1.0-*`, and any with samples.
 
     Raises:
         FileNotFoundError: if the root is not a folder.
     """
     if not root.is_dir():
         raise MissingFileError(f"the data root must be a folder, got {root}; check the path")
-    return sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
+    named = {path.name for path in root.glob("v1.0-*") if path.is_dir()}
+    return sorted(named | {path.parent.name for path in root.glob("*/sample_data.json")})
 
 
 def find_version(root: Path) -> str:
@@ -83,32 +84,31 @@ def load_devkit(root: Path, version: str) -> Any:
     """The devkit's `NuScenes` object, loaded once per process as long as the table files stay as they are.
 
     Raises:
-        FileNotFoundError: if the root, the version, a table or a map mask is missing.
+        FileNotFoundError: if the root, the version or a table is missing.
         ValueError: if a table is damaged.
     """
     require_tables(root, version)
-    return _load_tables(root.resolve(), version, fingerprint(root, version))
+    return _load_devkit(root.resolve(), version, fingerprint(root, version))
 
 
 @lru_cache(maxsize=1)
-def _load_tables(root: Path, version: str, _fingerprint: str) -> Any:
-    maps = read_rows(root / version, "map", MapRow)
-    if not maps:
-        raise InputError(f"map.json must have a record, which the devkit needs, got none: {root / version}")
-    for record in maps:
-        path = root / record.filename
-        if not path.is_file():
-            raise MissingFileError(
-                f"the map mask {path} is missing, which the devkit needs; unpack the metadata archive again"
-            )
+def _load_devkit(root: Path, version: str, _fingerprint: str) -> Any:
     from nuscenes import NuScenes
 
+    class DetectionTables(NuScenes):  # type: ignore[misc]
+        """What detection needs: neither maps with their masks nor tables of other tasks."""
+
+        def __init__(self) -> None:
+            self.version, self.dataroot = version, str(root)
+            self.table_names = list(TABLES)
+            for name in TABLES:
+                setattr(self, name, read_loosely(root / version, name))
+            # The reverse index of logs wants a map of each.
+            self.log, self.map = [], [{"token": "", "log_tokens": []}]
+            self.__make_reverse_index__(verbose=False)
+
     try:
-        return NuScenes(version=version, dataroot=str(root), verbose=False)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"the tables must be JSON, got a damaged file in {root / version}: {error}"
-        ) from error
+        return DetectionTables()
     except KeyError as error:
         raise InputError(
             f"the tables in {root / version} must be whole, got a link to a record that is missing: {error}"

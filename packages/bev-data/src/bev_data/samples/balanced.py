@@ -55,14 +55,14 @@ def samples_of_class(
             it counts once per raw category (a sample with an adult and a child counts twice for pedestrians),
             boxes without points included, as published.
     """
-    rows, categories, names, points = dataset.infos.boxes_per_category()
+    rows, categories, names, used_in_training = dataset.infos.boxes_per_category(dataset.options.min_points)
     class_ids = {name: i for i, name in enumerate(dataset.classes)}
     labels = np.array([class_ids.get(CATEGORY_TO_CLASS.get(name, ""), -1) for name in names], dtype=np.int64)
     position = np.full(len(dataset.infos), -1, dtype=np.int64)
     position[dataset.indices] = np.arange(len(dataset))
     used = (labels[categories] >= 0) & (position[rows] >= 0)
     if count == "classes":
-        used &= points >= dataset.options.min_points
+        used &= used_in_training
     kinds = labels[categories] if count == "classes" else categories
     pairs = np.unique(np.stack([position[rows][used], kinds[used]], axis=-1), axis=0)
     label_of_pair = pairs[:, 1] if count == "classes" else labels[pairs[:, 1]]

@@ -368,8 +368,7 @@ def select_boxes(
     labels = np.array(
         [label.get(CATEGORY_TO_CLASS.get(c, ""), -1) for c in annotations.categories], dtype=np.int64
     )
-    points = annotations.num_lidar_pts + annotations.num_radar_pts
-    chosen = np.flatnonzero((labels >= 0) & (points >= min_points))
+    chosen = np.flatnonzero((labels >= 0) & annotations.has_points(min_points))
     return chosen, labels[chosen]
 
 

@@ -103,8 +103,9 @@ def true_boxes(infos: Sequence[Info], classes: Sequence[str], attributes: dict[s
         attributes=np.array([attributes[name] for a in found for name in a.attributes], dtype=np.int64),
         scores=np.zeros(sum(len(a) for a in found)),
     )
+    # As the devkit: a sum of -1, not known, counts.
     points = np.concatenate([a.num_lidar_pts + a.num_radar_pts for a in found])
-    known = (every.label >= 0) & (every.label < len(classes)) & (points > 0)
+    known = (every.label >= 0) & (every.label < len(classes)) & (points != 0)
     positions = np.array([info.keyego2global[:2, 3] for info in infos]).reshape(-1, 2)
     return Truth(every.choose(known), positions, every.choose(every.label == len(classes)))
 

@@ -1,0 +1,147 @@
+"""Tables in nuScenes format that others than nuScenes publish."""
+
+import json
+import shutil
+
+import pytest
+
+from bev_data.checks import check_version
+from bev_data.commands.main import main
+from bev_data.infos.infos import build_infos
+from bev_data.nuscenes.rows import AnnotationRow, SampleRow, read_rows
+from bev_data.samples.dataset import select_boxes
+from bev_data.scores.official import evaluate_detections
+from bev_data.scores.results import ground_truth_results
+
+SPLIT = ("v1.0-mini", "mini_val")
+
+
+@pytest.fixture
+def root(database, tmp_path):
+    """A copy whose tables may be rewritten."""
+    shutil.copytree(database, tmp_path / "d", ignore=shutil.ignore_patterns("infos"))
+    return tmp_path / "d"
+
+
+def rewrite(root, table, change, version="v1.0-mini"):
+    path = root / version / f"{table}.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps(change(rows) or rows))
+
+
+def scores(root, version="v1.0-mini", split="mini_val"):
+    infos = build_infos(root, version, split, progress=False)
+    results = ground_truth_results(infos)
+    return [
+        evaluate_detections(results, root, version, split, engine=engine).class_ap
+        for engine in ("devkit", "fast")
+    ]
+
+
+def test_a_version_folder_of_any_name_is_found(root, capsys):
+    (root / "v1.0-mini").rename(root / "annotation")
+    (root / "annotation" / "splits.json").write_text(json.dumps({"all": ["scene-0061", "scene-0103"]}))
+    assert main(["prepare", str(root), "--version", "annotation", "--check", "tables"]) == 0
+    assert "annotation      all" in capsys.readouterr().out
+    assert main(["prepare", str(root), "--check", "none"]) == 0
+    assert main(["show", str(root), "0", "--split", "all", "--out", str(root / "x.png")]) == 0
+
+
+def fractions(rows):
+    for row in rows:
+        row["timestamp"] = row["timestamp"] + 0.4
+
+
+def exponents(rows):
+    for row in rows:
+        row["timestamp"] = float(row["timestamp"])
+
+
+@pytest.mark.parametrize("change", [fractions, exponents])
+@pytest.mark.parametrize("table", ["sample", "sample_data", "ego_pose"])
+def test_timestamps_may_have_a_fraction_or_an_exponent(root, table, change):
+    expected = build_infos(root, *SPLIT, progress=False)
+    rewrite(root, table, change)
+    infos = build_infos(root, *SPLIT, progress=False)
+    assert [info.timestamp for info in infos] == [info.timestamp for info in expected]
+    assert infos[0].cameras["CAM_FRONT"].timestamp == expected[0].cameras["CAM_FRONT"].timestamp
+
+
+def test_boxes_whose_points_nobody_counted_are_used(root):
+    def unknown(rows):
+        for row in rows:
+            row["num_lidar_pts"] = -1
+
+    expected = build_infos(root, *SPLIT, progress=False)[0].annotations
+    rewrite(root, "sample_annotation", unknown)
+    a = build_infos(root, *SPLIT, progress=False)[0].annotations
+    assert (a.num_lidar_pts == -1).all()
+    chosen, _ = select_boxes(a, ("car", "pedestrian", "bicycle"), min_points=1)
+    # The bicycle has no points in the tables as they were.
+    assert len(select_boxes(expected, ("car", "pedestrian", "bicycle"), min_points=1)[0]) == 2
+    assert len(chosen) == 3
+    assert not check_version(root, "v1.0-mini", fraction=0, progress=False).problems
+    devkit, fast = scores(root)
+    assert devkit == pytest.approx(fast)
+    assert devkit["bicycle"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_numbers_that_are_null_or_nan_are_unknown(root, missing):
+    def unknown(rows):
+        for row in rows:
+            row["num_lidar_pts"] = missing
+            row["note"] = float("nan")
+
+    rewrite(root, "sample_annotation", unknown)
+    (row, *_) = read_rows(root / "v1.0-mini", "sample_annotation", AnnotationRow)
+    assert row.num_lidar_pts == -1
+
+
+def test_a_byte_order_mark_and_extra_fields_and_tables_are_no_hindrance(root):
+    expected = scores(root)
+    for path in (root / "v1.0-mini").glob("*.json"):
+        rows = json.loads(path.read_text())
+        for row in rows:
+            row["extra"] = {"nested": [1, None, float("nan")]}
+        path.write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
+    for name in ("lidarseg", "panoptic", "image_annotations"):
+        (root / "v1.0-mini" / f"{name}.json").write_text('[{"token": "x", "filename": "none.bin"}]')
+    shutil.rmtree(root / "maps")
+    shutil.rmtree(root / "infos")
+    assert not check_version(root, "v1.0-mini", fraction=0, progress=False).problems
+    assert scores(root) == expected
+    assert expected[0]["car"] == pytest.approx(1)
+
+
+def test_stand_ins_for_dropped_recordings_are_left_out(root):
+    def drop_sweep(rows):
+        # The last sweep before a key frame of scene-0103; the key frame links to it.
+        names = {row["token"]: row for row in rows}
+        key = names["scene-0103-CAM_FRONT-3"]
+        assert key["is_key_frame"]
+        dropped.append(names[key["prev"]]["filename"])
+        names[key["prev"]]["is_valid"] = False
+        for row in rows:
+            row.setdefault("is_valid", True)
+
+    dropped = []
+    before = build_infos(root, *SPLIT, progress=False)
+    rewrite(root, "sample_data", drop_sweep)
+    infos = build_infos(root, *SPLIT, progress=False)
+    files = {f.file for info in infos for step in info.sweeps for f in step.values()}
+    assert dropped[0] not in files
+    assert infos[1].sweeps[0]["CAM_FRONT"].file == before[1].sweeps[1]["CAM_FRONT"].file
+    assert infos[1].sweeps[0]["CAM_BACK"].file == before[1].sweeps[0]["CAM_BACK"].file
+
+
+def test_the_advice_fits(root):
+    def broken(rows):
+        rows[0]["timestamp"] = "yesterday"
+
+    rewrite(root, "sample", broken)
+    with pytest.raises(ValueError, match=r"rows as in nuScenes.*sample\.json.*write it in that format"):
+        read_rows(root / "v1.0-mini", "sample", SampleRow)
+    (root / "v1.0-mini" / "sample.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"damaged file.*unpack the metadata archive again"):
+        read_rows(root / "v1.0-mini", "sample", SampleRow)

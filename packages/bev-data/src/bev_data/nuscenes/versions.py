@@ -104,7 +104,8 @@ def _load_devkit(root: Path, version: str, _fingerprint: str) -> Any:
             for name in TABLES:
                 setattr(self, name, read_loosely(root / version, name))
             # The reverse index of logs wants a map of each.
-            self.log, self.map = [], [{"token": "", "log_tokens": []}]
+            self.log: list[Any] = []
+            self.map = [{"token": "", "log_tokens": []}]
             self.__make_reverse_index__(verbose=False)
 
     try:

@@ -7,7 +7,7 @@ import pytest
 
 from bev_data.checks import check_version
 from bev_data.commands.main import main
-from bev_data.infos.infos import build_infos
+from bev_data.infos.infos import build_infos, open_infos
 from bev_data.nuscenes.rows import AnnotationRow, SampleRow, read_rows
 from bev_data.samples.dataset import select_boxes
 from bev_data.scores.official import evaluate_detections
@@ -145,3 +145,69 @@ def test_the_advice_fits(root):
     (root / "v1.0-mini" / "sample.json").write_text("[{")
     with pytest.raises(ValueError, match=r"damaged file.*unpack the metadata archive again"):
         read_rows(root / "v1.0-mini", "sample", SampleRow)
+
+
+def without_image(root, token):
+    """Take the row of one key-frame image out of sample_data, as where a camera dropped a frame."""
+
+    def take(rows):
+        gone = next(row for row in rows if row["token"] == token)
+        for row in rows:
+            if row["next"] == token:
+                row["next"] = gone["next"]
+            if row["prev"] == token:
+                row["prev"] = gone["prev"]
+        return [row for row in rows if row is not gone]
+
+    rewrite(root, "sample_data", take)
+
+
+def test_a_key_frame_without_a_camera_is_refused_or_left_out(root, capsys):
+    without_image(root, "scene-0103-CAM_BACK-3")
+    arguments = ["prepare", str(root), "--split", "mini_val", "--check", "tables"]
+    assert main(arguments) == 2
+    assert (
+        "none of CAM_BACK for the sample scene-0103-1 of scene-0103; `bev-data prepare --incomplete drop`"
+        in (capsys.readouterr().err)
+    )
+    assert main([*arguments, "--incomplete", "drop"]) == 0
+    assert "1 key frames are left out: they lack an image" in capsys.readouterr().out
+    infos = open_infos(root, *SPLIT, progress=False)
+    assert infos.tokens == ["scene-0103-0", "scene-0103-2", "scene-0916-0"]
+    assert infos.prev.tolist() == [-1, 0, -1]
+    # Training makes them anew in the same way, where the tables change.
+    rewrite(root, "scene", lambda rows: [{**row, "description": "new"} for row in rows])
+    assert open_infos(root, *SPLIT, progress=False).tokens == infos.tokens
+    # And preparing again keeps what was decided.
+    assert main(arguments) == 0
+    assert "kept:" in capsys.readouterr().out
+
+
+def test_scores_need_no_images(root):
+    complete = build_infos(root, *SPLIT, progress=False)
+    results = ground_truth_results(complete)
+    without_image(root, "scene-0103-CAM_BACK-3")
+    for engine in ("devkit", "fast"):
+        scored = evaluate_detections(results, root, *SPLIT, engine=engine)
+        assert scored.class_ap["car"] == pytest.approx(1)
+        assert scored.num_samples == 4
+
+
+def test_a_partial_download_gives_what_is_whole(root, capsys):
+    shutil.rmtree(root / "sweeps")
+    for file in (
+        "samples/CAM_BACK/scene-0103-CAM_BACK-3.jpg",
+        "samples/LIDAR_TOP/scene-0061-LIDAR_TOP-1.pcd.bin",
+    ):
+        (root / file).unlink()
+    assert main(["prepare", str(root), "--available", "--check", "tables"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("1 key frames are left out: files of theirs are not there; v1.0-mini.tgz") == 2
+    infos = open_infos(root, *SPLIT, progress=False)
+    assert infos.tokens == ["scene-0103-0", "scene-0103-2", "scene-0916-0"]
+    assert all(info.sweeps == () for info in infos)
+    report = check_version(root, "v1.0-mini", progress=False, workers=1, incomplete="available")
+    assert {problem.kind for problem in report.problems} <= {"box"}
+    shutil.rmtree(root / "samples" / "CAM_FRONT")
+    assert main(["prepare", str(root), "--available", "--check", "none"]) == 2
+    assert "must have all of CAM_BACK, CAM_FRONT, LIDAR_TOP, got none" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from bev_data.checks import Report, check_version
 from bev_data.errors import InputError, MissingFileError
+from bev_data.infos.arrow import Incomplete
 from bev_data.infos.build import build_record_batch
 from bev_data.infos.infos import Infos, infos_path
 from bev_data.locations import infos_folder
@@ -20,6 +21,7 @@ from bev_data.nuscenes.splits import (
     read_split_file,
     split_fingerprint,
     split_members,
+    split_tokens,
 )
 from bev_data.nuscenes.versions import list_versions, require_tables
 from bev_data.samples.depth_files import write_depth_files
@@ -28,6 +30,12 @@ Check = Literal["sample", "tables", "none"]
 
 # Halves of the train split, which only tracking needs: made when they are asked for.
 _HALVES = ("train_detect", "train_track")
+# Where files of a version are, as nuScenes packs them.
+_ARCHIVES = {
+    "v1.0-mini": "v1.0-mini.tgz holds them all",
+    "v1.0-trainval": "v1.0-trainval01_blobs.tgz to 10 hold 85 whole scenes each, with all their sensors",
+    "v1.0-test": "v1.0-test_blobs.tgz holds them all",
+}
 # Key frames whose files are read to check what was made.
 _CHECKED_FRAMES = 100
 # A temporary file that nobody has written to for so long was left by a process that was killed; seconds.
@@ -42,11 +50,13 @@ class PreparedSplit:
         infos: in their file.
         made: False where the file was there and up to date.
         boxes: number of annotations.
+        left_out: key frames that lack an image or, where only what is available was asked for, a file.
     """
 
     infos: Infos
     made: bool
     boxes: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,20 @@ class Prepared:
                 f"{infos.version:<16}{infos.split:<14}{len(infos):>11}{len(infos.cameras):>9}"
                 f"{split.boxes:>10}  {'made' if split.made else 'kept'}: {infos.path}"
             )
+            if split.left_out:
+                lines.append(f"{'':<16}{split.left_out} key frames are left out: {_reason(infos)}")
         if self.depth_files is None:
             lines.append("depth: computed from lidar while training")
         else:
             lines.append(f"depth: {self.depth_files[0]} files written, {self.depth_files[1]} kept")
         lines += [f"check: {report.text()}" for report in self.reports]
         return "\n".join(lines)
+
+
+def _reason(infos: Infos) -> str:
+    if infos.header.incomplete != "available":
+        return "they lack an image of a camera in the tables"
+    return f"files of theirs are not there; {_ARCHIVES.get(infos.version, 'get the archives that hold them')}"
 
 
 def prepare(
@@ -86,6 +104,7 @@ def prepare(
     splits: Sequence[str] | None = None,
     split_files: Sequence[Path] = (),
     num_sweeps: int | None = None,
+    incomplete: Incomplete | None = None,
     depth_files: bool = False,
     check: Check = "sample",
     workers: int = 1,
@@ -102,6 +121,8 @@ def prepare(
         splits: None for all that the versions have, those of one's own among them.
         split_files: of splits of one's own to add; see `bev_data.nuscenes.splits.read_split_file`.
         num_sweeps: the most images before each key frame to note; None for what there is already, else 6.
+        incomplete: what to do with key frames that lack a camera; see `build_infos`. None for what was done
+            before, else "refuse".
         depth_files: write lidar depth to `depth_gt/`; without, the loader computes the same numbers.
         check: "sample": the tables, and the files of some key frames. "tables": the tables. "none": nothing.
         workers: processes for depth files and the check.
@@ -124,7 +145,7 @@ def prepare(
     written = kept = 0
     for version in names:
         tables = _TableReader(root, version, progress)
-        of_version = [_prepare_split(tables, split, num_sweeps) for split in wanted[version]]
+        of_version = [_prepare_split(tables, split, num_sweeps, incomplete) for split in wanted[version]]
         for split in of_version if depth_files else ():
             counts = write_depth_files(root, split.infos, workers=workers, progress=progress)
             written, kept = written + counts[0], kept + counts[1]
@@ -138,6 +159,7 @@ def prepare(
                     workers=workers,
                     progress=progress,
                     tables=tables.columns(),
+                    incomplete=_most_lenient(of_version),
                 )
             )
         prepared += of_version
@@ -198,23 +220,39 @@ def _wanted(root: Path, versions: Sequence[str], splits: Sequence[str] | None) -
     }
 
 
-def _prepare_split(tables: _TableReader, split: str, num_sweeps: int | None) -> PreparedSplit:
+def _prepare_split(
+    tables: _TableReader, split: str, num_sweeps: int | None, incomplete: Incomplete | None
+) -> PreparedSplit:
     root, version = tables.root, tables.version
     members = split_members(root, version, split)
     made_from = split_fingerprint(root, version, split)
     path = infos_path(root, version, split)
     sweeps = 6 if num_sweeps is None else num_sweeps
+    policy: Incomplete = "refuse" if incomplete is None else incomplete
     try:
         infos = Infos.load(path)
         if num_sweeps is None:
             sweeps = infos.header.num_sweeps
-        made = infos.header.tables != made_from or infos.header.num_sweeps != sweeps
+        if incomplete is None:
+            policy = infos.header.incomplete
+        kept = infos.header
+        same = (kept.tables, kept.num_sweeps, kept.incomplete) == (made_from, sweeps, policy)
+        # Files may have come since: what is available is looked up anew.
+        made = policy == "available" or not same
     except (FileNotFoundError, InputError):
         made = True
     if made:
-        records = build_record_batch(tables.columns(), version, split, members, sweeps, made_from)
+        records = build_record_batch(tables.columns(), version, split, members, sweeps, made_from, policy)
         infos = Infos(records).save(path)
-    return PreparedSplit(infos, made, infos.num_boxes)
+    left_out = 0
+    if policy != "refuse":
+        left_out = len(split_tokens(root, version, split)) - len(infos)
+    return PreparedSplit(infos, made, infos.num_boxes, left_out)
+
+
+def _most_lenient(splits: Sequence[PreparedSplit]) -> Incomplete:
+    policies = {split.infos.header.incomplete for split in splits}
+    return next((policy for policy in ("available", "drop") if policy in policies), "refuse")
 
 
 def _remove_abandoned(*folders: Path) -> None:

@@ -11,6 +11,7 @@ from bev_data.checks.problem import Problem
 from bev_data.checks.report import Report
 from bev_data.checks.tables import check_tables
 from bev_data.errors import InputError, MissingFileError
+from bev_data.infos.arrow import Incomplete
 from bev_data.infos.build import build_record_batch
 from bev_data.infos.infos import Infos
 from bev_data.locations import infos_folder
@@ -32,6 +33,7 @@ def check_version(
     workers: int = 1,
     progress: bool = True,
     tables: TableColumns | None = None,
+    incomplete: Incomplete = "refuse",
 ) -> Report:
     """Check the tables of a version and the files that they name.
 
@@ -45,6 +47,8 @@ def check_version(
         workers: number of processes.
         progress: show a progress bar.
         tables: of the version, where they were read before.
+        incomplete: with "drop" and "available", key frames without an image or a file are no problem and are
+            left out; see `build_infos`.
 
     Raises:
         FileNotFoundError: if the root or the version is missing.
@@ -62,13 +66,13 @@ def check_version(
     problems: list[Problem] = []
     try:
         tables = TableColumns(root, version) if tables is None else tables
-        problems += check_tables(tables)
+        problems += check_tables(tables, whole=incomplete == "refuse")
         problems += _prepared_files(root, version)
         if all_files:
             problems += _all_files(root, version)
         every = [scene.token for scene in tables.scenes]
         num_sweeps = tables.sweeps_between() if sweeps else 0
-        records = build_record_batch(tables, version, "all", every, num_sweeps, "")
+        records = build_record_batch(tables, version, "all", every, num_sweeps, "", incomplete)
     except InputError as error:
         # Without whole tables there are no key frames to look at; what is wrong may be known by now.
         return Report(version, 0, 0, 0, tuple(problems or [Problem("table", str(error))]))

@@ -25,9 +25,15 @@ _MOUNT = 20.0  # metres from the vehicle's origin to a sensor
 _BOX = 60.0  # metres, of a box's longest side
 
 
-def check_tables(tables: TableColumns) -> list[Problem]:
-    """All problems of the tables of a version."""
-    parts = (_unique, _samples, _recordings, _poses, _calibrations, _boxes)
+def check_tables(tables: TableColumns, *, whole: bool = True) -> list[Problem]:
+    """All problems of the tables of a version.
+
+    Args:
+        tables: to check.
+        whole: every sample must have a recording of each sensor.
+    """
+    parts = (_unique, _samples, _recordings, *([_missing_recordings] if whole else []))
+    parts += (_poses, _calibrations, _boxes)
     return [problem for part in parts for problem in part(tables)]
 
 
@@ -89,6 +95,9 @@ def _recordings(tables: TableColumns) -> Iterator[Problem]:
     yield from each(
         late, "time", f"is a key frame and must be within {_KEY_TIME} s of its sample, but is not"
     )
+
+
+def _missing_recordings(tables: TableColumns) -> Iterator[Problem]:
     key = tables.key_recordings
     used = (key >= 0).any(axis=0)
     for row, channel in np.argwhere((key == NO_LINK) & used):

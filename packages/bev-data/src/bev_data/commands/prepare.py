@@ -38,6 +38,20 @@ def add_prepare(commands: "Commands") -> None:
         "name, a .json file maps names to lists",
     )
     parser.add_argument("--sweeps", type=positive, help="images before a key frame (default: 6)")
+    lacking = parser.add_mutually_exclusive_group()
+    lacking.add_argument(
+        "--incomplete",
+        choices=("refuse", "drop"),
+        help="what to do with key frames that lack an image of a camera: end with an error, or leave them "
+        "out (default: as before, else refuse)",
+    )
+    lacking.add_argument(
+        "--available",
+        action="store_const",
+        dest="incomplete",
+        const="available",
+        help="for a partial download: leave out key frames and sweeps whose files are not there",
+    )
     parser.add_argument(
         "--depth-gt", action="store_true", help="write lidar depth as files; default: training computes it"
     )
@@ -57,6 +71,7 @@ def _run_prepare(args: argparse.Namespace) -> int:
         splits=args.split,
         split_files=args.split_file,
         num_sweeps=args.sweeps,
+        incomplete=args.incomplete,
         depth_files=args.depth_gt,
         check=args.check,
         workers=args.workers,

@@ -16,14 +16,14 @@ share:
 *frame* is (file string, timestamp int64, sensor2ego 16 x float64, ego2global 16 x float64), matrices row by
 row. `camera` indexes the camera names of the metadata; `step` is 0 for the key frame and k for the k-th image
 before it. The schema's metadata: `bev_data.infos` (the format's number), `version`, `split`, `cameras` and
-`num_sweeps` as JSON.
+`num_sweeps` as JSON; `tables`, `incomplete`.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,10 @@ from numpy.typing import ArrayLike, NDArray
 from bev_data.atomic import atomic_path
 from bev_data.errors import InputError, MissingFileError
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
+
+# What to do with key frames that lack an image or a lidar sweep of the tables: end with an error, leave them
+# out, leave out those whose files are not there as well, or keep them for what needs no images.
+Incomplete = Literal["refuse", "drop", "available", "keep"]
 
 FORMAT = "1"
 _FORMAT_KEY = b"bev_data.infos"
@@ -94,6 +98,7 @@ class Header:
         cameras: names of the cameras in order.
         num_sweeps: the most images before a key frame that were collected.
         tables: fingerprint of the tables the file was made from; "" where it was made from other data.
+        incomplete: what was done with key frames that lack an image; see `Incomplete`.
     """
 
     version: str
@@ -101,6 +106,7 @@ class Header:
     cameras: tuple[str, ...]
     num_sweeps: int
     tables: str = ""
+    incomplete: Incomplete = "refuse"
 
 
 def to_record_batch(infos: Sequence[Info], header: Header) -> pa.RecordBatch:
@@ -203,6 +209,7 @@ def join(batches: Sequence[pa.RecordBatch], header: Header) -> pa.RecordBatch:
         "cameras": json.dumps(list(header.cameras)),
         "num_sweeps": json.dumps(header.num_sweeps),
         "tables": header.tables,
+        "incomplete": header.incomplete,
     }
     return joined.replace_schema_metadata(metadata)
 
@@ -216,6 +223,7 @@ def read_header(batch: pa.RecordBatch) -> Header:
         cameras=tuple(json.loads(meta["cameras"])),
         num_sweeps=json.loads(meta["num_sweeps"]),
         tables=meta["tables"],
+        incomplete=cast(Incomplete, meta.get("incomplete", "refuse")),
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bev_data.errors import InputError
 from bev_data.geometry import quaternion_to_matrix
 from bev_data.infos import arrow
-from bev_data.infos.arrow import Header
+from bev_data.infos.arrow import Header, Incomplete
 from bev_data.nuscenes.columns import BROKEN_LINK, NO_LINK, TableColumns
 from bev_data.nuscenes.rows import SceneRow
 
@@ -29,7 +29,13 @@ _CAMERA_ORDER = (
 
 
 def build_record_batch(
-    tables: TableColumns, version: str, split: str, members: Collection[str], num_sweeps: int, made_from: str
+    tables: TableColumns,
+    version: str,
+    split: str,
+    members: Collection[str],
+    num_sweeps: int,
+    made_from: str,
+    incomplete: Incomplete = "refuse",
 ) -> pa.RecordBatch:
     """Rows of all key frames of a split, scene by scene in the order of time.
 
@@ -41,10 +47,12 @@ def build_record_batch(
             not among them starts anew: its history is that of a scene's start.
         num_sweeps: the most images before each key frame to note per camera.
         made_from: fingerprint of the tables.
+        incomplete: what to do with key frames that lack a camera. Where they are left out, `prev` reaches
+            over them.
 
     Raises:
-        ValueError: if a key frame lacks a camera, the tables lack records, or there are to be more than 127
-            sweeps.
+        ValueError: if a key frame lacks a camera and that is to be refused, none is left, the tables lack
+            records, or there are to be more than 127 sweeps.
     """
     if not 0 <= num_sweeps <= 127:
         raise InputError(f"the number of sweeps must be in 0 to 127, got {num_sweeps}")
@@ -57,16 +65,30 @@ def build_record_batch(
             f"the tables in {tables.folder} must have camera images of the key frames, got none in {split}; "
             f"unpack the metadata archive again"
         )
-    header = Header(version, split, cameras, num_sweeps, made_from)
+    header = Header(version, split, cameras, num_sweeps, made_from, incomplete)
     ids = np.array([tables.channels.index(name) for name in cameras], dtype=np.int64)
-    _check_cameras(tables, samples, key[:, ids], cameras, scenes)
+    there = tables.files_there() if incomplete == "available" else None
+    if there is not None:
+        key = np.where((key >= 0) & there[key], key, NO_LINK)
+    if incomplete == "refuse":
+        _check_cameras(tables, samples, key[:, ids], cameras, scenes)
+    elif incomplete != "keep":
+        needed = [tables.channels.index(name) for name in used] if there is not None else ids
+        whole = (key[:, needed] >= 0).all(axis=1)
+        if len(samples) and not whole.any():
+            raise InputError(
+                f"one key frame of {split} at least must have all of {', '.join(sorted(used))}, got none in "
+                f"{tables.folder.parent}"
+            )
+        samples, key, scenes = samples[whole], key[whole], [scenes[i] for i in np.flatnonzero(whole)]
+        prev = _reach_over(prev, whole)
     timestamps = np.array([tables.samples[i].timestamp for i in samples], dtype=np.int64)
     columns = [
         tables.sample_tokens.take(pa.array(samples)),
         pa.array(scenes, pa.string()),
         pa.array(timestamps),
         pa.array(prev.astype(np.int32)),
-        _images(tables, key[:, ids], num_sweeps),
+        _images(tables, key[:, ids], num_sweeps, there),
         _lidar(tables, key, used),
         _annotations(tables, samples),
     ]
@@ -115,6 +137,17 @@ def order_cameras(names: Collection[str]) -> tuple[str, ...]:
     return tuple(known + sorted(name for name in names if name not in known))
 
 
+def _reach_over(prev: Int64[I64, "k"], kept: NDArray[np.bool_]) -> Int64[I64, "j"]:
+    """Previous rows among those that are kept."""
+    row_of = np.cumsum(kept) - 1
+    reached: list[int] = []
+    for before in prev[kept].tolist():
+        while before >= 0 and not kept[before]:
+            before = int(prev[before])
+        reached.append(int(row_of[before]) if before >= 0 else NO_LINK)
+    return np.array(reached, dtype=np.int64)
+
+
 def _check_cameras(
     tables: TableColumns, samples: I64, key: Int64[I64, "k n"], cameras: tuple[str, ...], scenes: list[str]
 ) -> None:
@@ -122,16 +155,23 @@ def _check_cameras(
         missing = ", ".join(name for name, i in zip(cameras, key[row], strict=True) if i < 0)
         raise InputError(
             f"every key frame must have an image of each camera, got none of {missing} for the sample "
-            f"{tables.samples[samples[row]].token} of {scenes[row]}"
+            f"{tables.samples[samples[row]].token} of {scenes[row]}; `bev-data prepare --incomplete drop` "
+            f"leaves such key frames out"
         )
 
 
-def _images(tables: TableColumns, key: Int64[I64, "k n"], num_sweeps: int) -> pa.ListArray:
+def _images(
+    tables: TableColumns, key: Int64[I64, "k n"], num_sweeps: int, files_there: NDArray[np.bool_] | None
+) -> pa.ListArray:
     data = tables.recordings
     steps = [key]
     for _ in range(num_sweeps):
         before = steps[-1]
-        steps.append(np.where(before >= 0, data.prev[before], NO_LINK))
+        earlier = np.where(before >= 0, data.prev[before], NO_LINK)
+        if files_there is not None:
+            # What lies before a sweep whose file is not there is left out too.
+            earlier = np.where((earlier >= 0) & ~files_there[earlier], NO_LINK, earlier)
+        steps.append(earlier)
     images = np.stack(steps, axis=1)
     for row, step, camera in np.argwhere(images == BROKEN_LINK)[:1]:
         after = data.tokens[int(images[row, step - 1, camera])].as_py()

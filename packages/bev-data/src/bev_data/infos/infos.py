@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bev_data.errors import InputError
 from bev_data.infos import arrow
-from bev_data.infos.arrow import Columns, Header
+from bev_data.infos.arrow import Columns, Header, Incomplete
 from bev_data.infos.build import build_record_batch
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame, enough_points
 from bev_data.locations import infos_folder, infos_path
@@ -179,7 +179,13 @@ class Infos(Sequence[Info]):
 
 
 def build_infos(
-    root: Path | str, version: str, split: str, *, num_sweeps: int = 6, progress: bool = True
+    root: Path | str,
+    version: str,
+    split: str,
+    *,
+    num_sweeps: int = 6,
+    incomplete: Incomplete = "refuse",
+    progress: bool = True,
 ) -> Infos:
     """Collect the key frames of a split from the nuScenes tables.
 
@@ -189,6 +195,9 @@ def build_infos(
         split: one of the devkit's splits that fit the version, or one of one's own; see
             `bev_data.nuscenes.splits`.
         num_sweeps: the most images before each key frame to note per camera.
+        incomplete: "refuse": end with an error where a key frame lacks a camera. "drop": leave it out, and
+            let `prev` reach over it. "available": leave out those too whose files are not in the root, and
+            sweeps that are not. "keep": take it as it is, for what needs boxes alone.
         progress: show a progress bar.
 
     Raises:
@@ -203,7 +212,7 @@ def build_infos(
     with tqdm(total=3, desc=f"infos of {split}", unit="step", disable=not progress) as bar:
         for _ in (tables.recordings, tables.boxes):
             bar.update()
-        records = build_record_batch(tables, version, split, members, num_sweeps, made_from)
+        records = build_record_batch(tables, version, split, members, num_sweeps, made_from, incomplete)
         bar.update()
     return Infos(records)
 
@@ -230,6 +239,7 @@ def open_infos(
     root = Path(root)
     path = infos_path(root, version, split) if cache is None else Path(cache) / f"{version}_{split}.arrow"
     num_sweeps = 6
+    incomplete: Incomplete = "refuse"
     # Where the user may not write to the root, somebody else may have prepared it.
     for candidate in dict.fromkeys((path, root / "infos" / path.name) if cache is None else (path,)):
         try:
@@ -243,8 +253,9 @@ def open_infos(
             raise
         if infos.header.tables in ("", split_fingerprint(root, version, split)):
             return infos
-        num_sweeps = infos.header.num_sweeps
-    return build_infos(root, version, split, num_sweeps=num_sweeps, progress=progress).save(path)
+        num_sweeps, incomplete = infos.header.num_sweeps, infos.header.incomplete
+    built = build_infos(root, version, split, num_sweeps=num_sweeps, incomplete=incomplete, progress=progress)
+    return built.save(path)
 
 
 def infos_without_tables(root: Path) -> list[Infos]:

@@ -3,6 +3,7 @@
 Shape shorthand: f recordings of cameras and lidars, s samples, c channels, b boxes.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,6 +186,19 @@ class TableColumns:
         chosen = np.flatnonzero(data.is_key & (data.sample >= 0))
         table[data.sample[chosen], data.channel[chosen]] = chosen
         return table
+
+    def files_there(self) -> NDArray[np.bool_]:
+        """Whether the file of each recording is in the data root."""
+        root = self.folder.parent
+        files = self.recordings.files.to_pylist()
+        folders = {file.rpartition("/")[0] for file in files}
+        present = {
+            f"{folder}/{name}" if folder else name
+            for folder in folders
+            if (root / folder).is_dir()
+            for name in os.listdir(root / folder)  # noqa: PTH208 - names are enough, for millions of files
+        }
+        return np.array([file in present for file in files], dtype=bool)
 
     def sweeps_between(self) -> int:
         """The most images of one camera between two key frames, at most 127."""

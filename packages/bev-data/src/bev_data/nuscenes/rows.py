@@ -127,9 +127,10 @@ def read_rows(folder: Path, table: str, kind: type[R]) -> list[R]:
         return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # What other publishers write is read too, though not as fast.
-        rows = read_loosely(folder, table)
+        content = _parse(folder, table)
+    rows = [_mended(row, kind) for row in content] if isinstance(content, list) else content
     try:
-        return msgspec.convert([_mended(row, kind) for row in rows], type=list[kind])  # type: ignore[valid-type]
+        return msgspec.convert(rows, type=list[kind])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
         raise InputError(
             f"the table must have rows as in nuScenes, got another one: {folder / table}.json ({error}); "
@@ -144,16 +145,20 @@ def read_loosely(folder: Path, table: str) -> list[dict[str, Any]]:
         FileNotFoundError: if the table is missing.
         ValueError: if it is damaged.
     """
-    path = folder / f"{table}.json"
+    rows = _parse(folder, table)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"the table must be a list of rows, got something else in {folder / table}.json")
+    return rows
+
+
+def _parse(folder: Path, table: str) -> Any:
     try:
-        rows = json.loads(_read(folder, table))
+        return json.loads(_read(folder, table))
     except ValueError as error:
         raise InputError(
-            f"the table must be JSON, got a damaged file: {path} ({error}); unpack the metadata archive again"
+            f"the table must be JSON, got a damaged file: {folder / table}.json ({error}); unpack the "
+            f"metadata archive again"
         ) from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"the table must be a list of rows, got something else in {path}")
-    return rows
 
 
 def _read(folder: Path, table: str) -> bytes:
@@ -166,8 +171,10 @@ def _read(folder: Path, table: str) -> bytes:
         ) from None
 
 
-def _mended(row: dict[str, Any], kind: type[Row]) -> dict[str, Any]:
+def _mended(row: Any, kind: type[Row]) -> Any:
     """A row whose whole numbers are whole: microseconds with a fraction, counts that are not known."""
+    if not isinstance(row, dict):
+        return row
     mended = dict(row)
     for field in msgspec.structs.fields(kind):
         value = mended.get(field.name)

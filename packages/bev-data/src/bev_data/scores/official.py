@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bev_data.errors import InputError
-from bev_data.infos.infos import Infos, open_infos
+from bev_data.infos.infos import Infos, build_infos, open_infos
 from bev_data.nuscenes.splits import split_tokens
 from bev_data.nuscenes.versions import load_devkit
 from bev_data.scores.fast import ERRORS, found_boxes, number_attributes, score, true_boxes
@@ -114,7 +114,7 @@ def evaluate_detections(
     config = _configuration(class_range)
     entries = {token: results[token] for token in chosen}
     if engine == "fast":
-        infos = open_infos(root, version, split, progress=False)
+        infos = _annotated_infos(root, version, split, chosen)
         _check_annotated(infos.num_boxes > 0, root, version, split)
         official = _score_fast(infos, config, entries)
     else:
@@ -122,6 +122,18 @@ def evaluate_detections(
         _check_annotated(bool(devkit.sample_annotation), root, version, split)
         official = _score_by_devkit(devkit, config, _load_ground_truth(devkit, tuple(chosen)), entries)
     return _metrics(official, config, len(chosen))
+
+
+def _annotated_infos(root: Path, version: str, split: str, tokens: Sequence[str]) -> Infos:
+    """Infos of these key frames; scores need no images, so that key frames may lack some."""
+    try:
+        infos = open_infos(root, version, split, progress=False)
+        if set(tokens) <= set(infos.tokens):
+            return infos
+    except InputError:
+        # What else is wrong with the tables is said below.
+        pass
+    return build_infos(root, version, split, num_sweeps=0, incomplete="keep", progress=False)
 
 
 def _check_annotated(annotated: bool, root: Path, version: str, split: str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bev_models.depth_net import DepthNet as DepthNet
     from bev_models.depth_net import DepthNetOutput as DepthNetOutput
     from bev_models.detector import Detector as Detector
+    from bev_models.detector import Frame as Frame
     from bev_models.detector import Predictions as Predictions
     from bev_models.detector import build_detector as build_detector
     from bev_models.export import TensorDetector as TensorDetector
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from bev_models.stereo import StereoDepth as StereoDepth
     from bev_models.stereo import StereoSource as StereoSource
     from bev_models.view_transform import LiftSplat as LiftSplat
+    from bev_models.weights import load_detector as load_detector
     from bev_models.weights import load_weights as load_weights
 
 __version__ = "0.1.0"
@@ -64,7 +66,7 @@ _NAMES = {
         "config_from_dict",
     ),
     "depth_net": ("DepthNet", "DepthNetOutput"),
-    "detector": ("Detector", "Predictions", "build_detector"),
+    "detector": ("Detector", "Frame", "Predictions", "build_detector"),
     "export": ("TensorDetector", "export_detector", "predictions_of"),
     "grid": ("BEVGrid", "DepthBins"),
     "losses": ("DetectionLoss",),
@@ -72,7 +74,7 @@ _NAMES = {
     "published": ("PUBLISHED", "build_published"),
     "stereo": ("DynamicStereo", "StereoDepth", "StereoSource"),
     "view_transform": ("LiftSplat",),
-    "weights": ("load_weights",),
+    "weights": ("load_detector", "load_weights"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -50,8 +50,17 @@ class Predictions(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What the image encoder and the depth net make of one frame; cameras folded into the batch axis."""
+    """What the image encoder and the depth net make of one frame; cameras folded into the batch axis.
 
+    Attributes:
+        camera: what the depth net was told of each camera.
+        features: of the neck, which the depth net saw.
+        stereo_features: of the backbone's first stage.
+        depth: what the depth net says.
+    """
+
+    camera: Float[Tensor, "bn 27"]
+    features: Float[Tensor, "bn e h w"]
     stereo_features: Float[Tensor, "bn c sh sw"]
     depth: DepthNetOutput
 
@@ -164,8 +173,49 @@ class Detector(nn.Module):
         """
         self._check(images, cameras)
         camera = camera_vector(cameras)
-        frames = [self._see(images[:, t], camera, with_gradient=t == 0) for t in range(self.config.frames)]
-        image_size = (images.shape[-2], images.shape[-1])
+        frames = [self.see(images[:, t], camera, with_gradient=t == 0) for t in range(self.config.frames)]
+        return self.fuse(frames, cameras, (images.shape[-2], images.shape[-1]))
+
+    def see(
+        self,
+        images: Float[Tensor, "b n 3 H W"],
+        camera: Float[Tensor, "bn 27"],
+        with_gradient: bool = True,
+    ) -> Frame:
+        """Encode one frame's images and ask the depth net.
+
+        Args:
+            images: normalised (`normalize`).
+            camera: `camera_vector` of the key frame.
+            with_gradient: false for frames before the key frame.
+        """
+        with nullcontext() if with_gradient else torch.no_grad():
+            maps = self.image_backbone(images.flatten(0, 1))
+            features = self.image_neck(maps)
+            return Frame(camera, features, maps[0].detach(), self.depth_net(features, camera))
+
+    def tell(self, frame: Frame, camera: Float[Tensor, "bn 27"]) -> Frame:
+        """A frame seen before, as a frame before a key frame with these cameras.
+
+        The depth net is asked again only where the cameras are others than those it was told.
+
+        Args:
+            frame: of `see`.
+            camera: `camera_vector` of the key frame.
+        """
+        if torch.equal(frame.camera, camera):
+            return frame
+        with torch.no_grad():
+            return frame._replace(camera=camera, depth=self.depth_net(frame.features, camera))
+
+    def fuse(self, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]) -> Predictions:
+        """Detect in frames that were seen.
+
+        Args:
+            frames: the key frame first.
+            cameras: matrices of all frames.
+            image_size: (H, W) of the input, pixels.
+        """
         lifted = [self._lift(t, frames, cameras, image_size) for t in range(self.config.frames)]
         bev = torch.cat([bev for bev, _, _ in lifted], dim=1)
         with torch.autocast(bev.device.type, enabled=False):
@@ -186,13 +236,6 @@ class Detector(nn.Module):
     def expected_depth(self, depth_probs: Float[Tensor, "*batch d h w"]) -> Float[Tensor, "*batch h w"]:
         """Mean of the depth distribution, metres."""
         return (depth_probs * self.depth_centers).sum(-3)
-
-    def _see(self, images: Tensor, camera: Tensor, with_gradient: bool) -> Frame:
-        """Encode one frame's images, [b,n,3,H,W], and ask the depth net."""
-        with nullcontext() if with_gradient else torch.no_grad():
-            maps = self.image_backbone(images.flatten(0, 1))
-            depth = self.depth_net(self.image_neck(maps), camera)
-        return Frame(maps[0].detach(), depth)
 
     def _lift(
         self, t: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]

@@ -12,10 +12,12 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from bev_models.config import DepthNetConfig, DetectorConfig
+from bev_models.config import DepthNetConfig, DetectorConfig, config_from_dict
 from bev_models.detector import Detector, build_detector
-from bev_models.published import PUBLISHED, from_published, is_published
+from bev_models.published import PUBLISHED, build_published, from_published, is_published
 
+# The weights in a folder that `bev-train export` makes.
+EXPORTED_WEIGHTS = "detector.safetensors"
 # What training programs put before the names of a detector's parameters.
 _PREFIXES = ("detector.", "module.")
 # What safetensors files carry as JSON beside the weights.
@@ -112,6 +114,40 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     ]
     if wrong := "; they ".join(filter(None, complaints)):
         raise ValueError(f"weights must fit the detector parameter by parameter, but they {wrong}")
+
+
+def load_detector(path: str | Path, experiment: str | None = None) -> Detector:
+    """Build a detector from a file that holds its weights, ready to detect.
+
+    Args:
+        path: a checkpoint of `bev-train fit` (the moving average where the run kept one), what `bev-train
+            convert` writes, or a published checkpoint; also a folder that `bev-train export` made.
+        experiment: whose published weights these are, one of `PUBLISHED`; None recognises them.
+
+    Returns:
+        The detector in evaluation mode, with channels side by side, in which convolutions are fastest.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no weights, those of no detector, or those of another than the experiment's.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / EXPORTED_WEIGHTS
+    content = read_file(path)
+    state = by_our_names(content["state_dict"])
+    try:
+        if experiment is not None:
+            detector = build_published(experiment)
+        elif "detector" in content:
+            detector = build_detector(config_from_dict(content["detector"]))
+        else:
+            detector = build_detector(recognise(state))
+        check_fit(detector, state)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{error} (in {path})") from error
+    detector.load_state_dict(state, strict=True)
+    return detector.eval().to(memory_format=torch.channels_last)
 
 
 def recognise(state: Mapping[str, Tensor]) -> DetectorConfig:

@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     from bev_train.errors import NonFiniteError
     from bev_train.module import DetectionModule, DetectionOutput
     from bev_train.optimization import OptimizerConfig, ScheduleConfig
+    from bev_train.predictor import Calibration, Moment, Predictor, Scene
 
 _HOMES = {
+    "Calibration": "bev_train.predictor",
     "DetectionDataModule": "bev_train.data_module",
     "DetectionModule": "bev_train.module",
     "DetectionOutput": "bev_train.module",
     "InputError": "bev_data.errors",
     "Loader": "bev_train.data_module",
+    "Moment": "bev_train.predictor",
     "MovingAverage": "bev_train.callbacks.ema",
     "NonFiniteError": "bev_train.errors",
     "OptimizerConfig": "bev_train.optimization",
+    "Predictor": "bev_train.predictor",
     "Sampling": "bev_train.data_module",
+    "Scene": "bev_train.predictor",
     "ScheduleConfig": "bev_train.optimization",
     "Splits": "bev_train.data_module",
     "StageCallback": "bev_train.callbacks.stage",
@@ -34,15 +39,19 @@ _HOMES = {
 }
 
 __all__ = [
+    "Calibration",
     "DetectionDataModule",
     "DetectionModule",
     "DetectionOutput",
     "InputError",
     "Loader",
+    "Moment",
     "MovingAverage",
     "NonFiniteError",
     "OptimizerConfig",
+    "Predictor",
     "Sampling",
+    "Scene",
     "ScheduleConfig",
     "Splits",
     "StageCallback",

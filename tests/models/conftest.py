@@ -1,3 +1,4 @@
+import functools
 import gzip
 import json
 from collections.abc import Callable
@@ -18,7 +19,13 @@ def units() -> dict[str, NDArray[Any]]:
         return dict(values)
 
 
+@functools.cache
+def read_golden_json(name: str) -> Any:
+    """Reference values in JSON by file name."""
+    return json.loads(gzip.decompress((GOLDENS / f"{name}.json.gz").read_bytes()))
+
+
 @pytest.fixture(scope="session")
 def golden_json() -> Callable[[str], Any]:
     """Reference values in JSON by file name."""
-    return lambda name: json.loads(gzip.decompress((GOLDENS / f"{name}.json.gz").read_bytes()))
+    return read_golden_json

@@ -14,7 +14,7 @@ from torch import Tensor
 from bev_models import DepthBins, DetectionLoss, Detector, Quirks, build_detector
 
 from . import recipe, tiny
-from .test_parity import GOLDEN
+from .parity import goldens_of
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -35,7 +35,7 @@ def small(golden_json: Callable[[str], Any]) -> Detector:
 @pytest.mark.parametrize("dtype", HALVES)
 def test_depth_under_autocast_is_that_of_float32(small: Detector, dtype: torch.dtype):
     """Within 0.02; the search through noise images amplifies any rounding in a cell of a thousand."""
-    images, cameras = recipe.images(), recipe.cameras(GOLDEN["2key"])
+    images, cameras = recipe.images(), recipe.cameras(goldens_of("2key"))
     with torch.no_grad():
         exact = small(images, cameras)
         with torch.autocast("cpu", dtype=dtype):
@@ -129,7 +129,6 @@ def test_cameras_one_by_one_give_the_same_numbers(quirks: Any):
         torch.testing.assert_close(maps[2 + t] + maps[4 + t] + maps[6 + t], maps[t], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_compiled_gives_the_same_numbers():
     """Traced whole, without falling back to Python; in a process whose shape checks are not traced along."""
     script = """

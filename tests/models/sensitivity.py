@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from bev_models import Cameras, Detector
-from bev_ops import _native_ops
+from bev_ops import devices
 
 from .conftest import GOLDENS
 from .parity import (
@@ -175,7 +175,7 @@ class Setting(NamedTuple):
 
 def settings() -> Iterator[Setting]:
     """Threads and instruction sets of this machine."""
-    sets = _native_ops.native.instruction_sets().split()
+    sets = devices.native.cpu.instruction_sets().split()
     for threads in (1, 2):
         for bev_ops in sets:
             yield Setting(threads, *_LIMITS[bev_ops], bev_ops)
@@ -209,10 +209,11 @@ def run_elsewhere(kind: str, variant: str, setting: Setting) -> Run:
         "OMP_NUM_THREADS": str(setting.threads),
         "ATEN_CPU_CAPABILITY": setting.torch,
         "ONEDNN_MAX_CPU_ISA": setting.onednn,
+        "BEV_OPS_ISA": setting.bev_ops,
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.pt"
-        words = ["--into", str(path), "--kind", kind, "--variant", variant, "--bev-ops", setting.bev_ops]
+        words = ["--into", str(path), "--kind", kind, "--variant", variant]
         subprocess.run([sys.executable, "-m", __spec__.name, *words], env=environment, check=True)
         stages, losses, gradients, state = torch.load(path, weights_only=True)
     return Run(stages, [], losses, gradients, state)
@@ -256,11 +257,10 @@ def table(found: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--table", action="store_true", help="print the stored table")
-    for name in ("--into", "--kind", "--variant", "--bev-ops"):
+    for name in ("--into", "--kind", "--variant"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.into:
-        _native_ops.native.select(options.bev_ops)
         run = run_here(options.kind, options.variant, "nothing")
         torch.save((run.stages, run.losses, run.gradients, run.state), options.into)
         return

@@ -25,6 +25,9 @@ MOVED = {
     "data.test_split": "data.splits.test",
     "data.predict_split": "data.splits.predict",
     "data.cbgs_count": "data.quirks.cbgs_count",
+    "model.box_weight": "model.loss.box_weight",
+    "model.depth_weight": "model.loss.depth_weight",
+    "model.stereo_weight": "model.loss.stereo_weight",
 }
 
 

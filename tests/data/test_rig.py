@@ -253,3 +253,35 @@ def test_files_are_read(tmp_path):
     np.save(tmp_path / "l.npy", np.zeros((4, 2)))
     problems = check_rig([key_frame(0, lidar=lidar)], tmp_path)
     assert any("rows of x y z, got an array of (4, 2)" in problem.message for problem in problems)
+
+
+def parked_cars(root, shift):
+    """A key frame with twelve boxes whose lidar points lie on the lower part, as they do on cars."""
+    rng = np.random.default_rng(0)
+    centers = np.array([[10.0 + 6 * (i % 6), 4.0 * (1 - 2 * (i // 6)), 0.8] for i in range(12)])
+    sizes = np.tile([4.5, 1.9, 1.6], (12, 1))
+    inside = centers[:, None] + sizes[:, None] * rng.uniform(-0.49, 0.49, (12, 40, 3))
+    (root / "lidar").mkdir(parents=True)
+    np.save(root / "lidar" / "0.npy", inside.reshape(-1, 3).astype(np.float32))
+    for name in ("a", "b"):
+        (root / name).mkdir()
+        Image.new("RGB", (64, 48)).save(root / name / "0.jpg")
+    annotations = Annotations(
+        tuple(f"b{i}" for i in range(12)),
+        ("car",) * 12,
+        centers + shift * sizes * [0, 0, 1],
+        sizes,
+        np.tile([1.0, 0, 0, 0], (12, 1)),
+        np.zeros((12, 2)),
+        np.full(12, 40),
+        np.zeros(12, dtype=np.int64),
+        ("",) * 12,
+    )
+    return key_frame(0, lidar=LidarFrame("lidar/0.npy", 0, np.eye(4), np.eye(4)), annotations=annotations)
+
+
+def test_boxes_given_by_their_bottom_are_seen(tmp_path):
+    assert not [p for p in check_rig([parked_cars(tmp_path / "x", 0.0)], tmp_path / "x") if p.kind == "box"]
+    (problem,) = check_rig([parked_cars(tmp_path / "y", -0.5)], tmp_path / "y")
+    assert "got 0 of 12" in problem.message
+    assert "half their height up: are centres given that are the middle of the bottom?" in problem.message

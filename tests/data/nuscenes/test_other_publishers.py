@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from bev_data.checks import check_version
@@ -211,3 +212,42 @@ def test_a_partial_download_gives_what_is_whole(root, capsys):
     shutil.rmtree(root / "samples" / "CAM_FRONT")
     assert main(["prepare", str(root), "--available", "--check", "none"]) == 2
     assert "must have all of CAM_BACK, CAM_FRONT, LIDAR_TOP, got none" in capsys.readouterr().err
+
+
+def test_annotations_at_one_moment_have_no_velocity(root):
+    """Not an infinite one, and the check says so."""
+
+    def tie(rows):
+        for row in rows:
+            row["timestamp"] = (
+                rows[0]["timestamp"] if row["scene_token"] == "scene-0103" else row["timestamp"]
+            )
+
+    rewrite(root, "sample", tie)
+    infos = build_infos(root, *SPLIT, progress=False)
+    assert np.isnan(infos[0].annotations.velocities).all()
+    problems = check_version(root, "v1.0-mini", fraction=0, progress=False).problems
+    assert any("must be at another moment than the one before or after" in p.message for p in problems)
+
+
+def test_a_camera_matrix_of_an_image_of_half_the_size_is_seen(root):
+    def halve(rows):
+        for row in rows:
+            if row["camera_intrinsic"]:
+                row["camera_intrinsic"] = [[v / 2 for v in line] for line in row["camera_intrinsic"][:2]] + [
+                    [0, 0, 1]
+                ]
+
+    rewrite(root, "calibrated_sensor", halve)
+    problems = check_version(root, "v1.0-mini", fraction=0, progress=False).problems
+    assert sum("principal point near the middle" in problem.message for problem in problems) == 2
+
+
+@pytest.mark.parametrize("engine", ["devkit", "fast"])
+def test_results_in_another_frame_are_told(root, engine):
+    results = ground_truth_results(build_infos(root, *SPLIT, progress=False))
+    for entries in results.values():
+        for entry in entries:
+            entry["translation"] = [x - 1000 for x in entry["translation"]]
+    with pytest.warns(UserWarning, match=r"no box lies within 50 m of the vehicle, the nearest at 14\d\d m"):
+        evaluate_detections(results, root, *SPLIT, engine=engine)

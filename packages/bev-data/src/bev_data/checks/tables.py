@@ -177,7 +177,8 @@ def _lens_faults(row: CalibratedSensorRow, width: int, height: int) -> Iterator[
     angle = np.rad2deg(2 * np.arctan(width / 2 / fx))
     if not 10 < angle < 170:
         yield f"must see 10 to 170 degrees, got {angle:.0f} from f = {fx:.5g} for {width} pixels"
-    if not (0.2 < cx / width < 0.8 and 0.2 < cy / height < 0.8):
+    # A quarter is what an image of half the size leaves.
+    if not (0.3 < cx / width < 0.7 and 0.3 < cy / height < 0.7):
         yield f"must have its principal point near the middle of {width}x{height}, got ({cx:.5g}, {cy:.5g})"
 
 
@@ -193,6 +194,9 @@ def _boxes(tables: TableColumns) -> Iterator[Problem]:
     yield from each(~_is_unit(boxes.rotations), "must have a quaternion of length 1, but has not")
     negative = (boxes.num_lidar_pts < -1) | (boxes.num_radar_pts < -1)
     yield from each(negative, "must have 0 or more points, or -1 where that is not known, but has fewer")
+    yield from each(
+        boxes.tied, "must be at another moment than the one before or after it, or its velocity is infinite"
+    )
     known = ~np.isnan(boxes.velocities[:, 0])
     fast = np.zeros(len(known), dtype=bool)
     fast[known] = np.linalg.norm(boxes.velocities[known], axis=1) > _SPEED

@@ -66,7 +66,10 @@ class Recordings:
 
 @dataclass(frozen=True)
 class BoxColumns:
-    """Rows of sample_annotation; sizes are length, width, height, velocities NaN where unknown."""
+    """Rows of sample_annotation; sizes are length, width, height, velocities NaN where unknown.
+
+    `tied` boxes have no velocity because the ones before and after them are at one moment.
+    """
 
     tokens: pa.StringArray
     categories: pa.StringArray
@@ -78,6 +81,7 @@ class BoxColumns:
     velocities: Float[F64, "b 2"]
     num_lidar_pts: Int64[I64, "b"]
     num_radar_pts: Int64[I64, "b"]
+    tied: NDArray[np.bool_]
 
 
 class TableColumns:
@@ -239,6 +243,7 @@ class TableColumns:
         centers = np.array([row.translation for row in every]).reshape(-1, 3)
         before = rows_of(strings([row.prev for row in every]), tokens)
         after = rows_of(strings([row.next for row in every]), tokens)
+        velocities, tied = self._velocities(centers, sample, before, after, tokens)
         return BoxColumns(
             tokens=tokens,
             categories=strings(category),
@@ -247,7 +252,8 @@ class TableColumns:
             centers=centers,
             sizes=np.array([row.size for row in every]).reshape(-1, 3)[:, [1, 0, 2]],
             rotations=np.array([row.rotation for row in every]).reshape(-1, 4),
-            velocities=self._velocities(centers, sample, before, after, tokens),
+            velocities=velocities,
+            tied=tied,
             num_lidar_pts=np.array([row.num_lidar_pts for row in every], dtype=np.int64),
             num_radar_pts=np.array([row.num_radar_pts for row in every], dtype=np.int64),
         )
@@ -259,8 +265,12 @@ class TableColumns:
         before: Int64[I64, "b"],
         after: Int64[I64, "b"],
         tokens: pa.StringArray,
-    ) -> Float[F64, "b 2"]:
-        """From the annotations before and after, as the devkit's `box_velocity`, to the last bit."""
+    ) -> tuple[Float[F64, "b 2"], NDArray[np.bool_]]:
+        """From the annotations before and after, as the devkit's `box_velocity`, to the last bit.
+
+        Returns:
+            Velocities, and which boxes have none because both annotations are of one moment.
+        """
         for i in np.flatnonzero((before == BROKEN_LINK) | (after == BROKEN_LINK))[:1]:
             raise InputError(
                 f"the table sample_annotation.json of {self.folder} must hold the annotations before and "
@@ -271,10 +281,11 @@ class TableColumns:
         seconds = 1e-6 * np.array([row.timestamp for row in self.samples], dtype=np.int64)[sample]
         time = seconds[last] - seconds[first]
         longest = np.where((before >= 0) & (after >= 0), 2 * _MAX_VELOCITY_TIME, _MAX_VELOCITY_TIME)
-        known = (first != last) & (time <= longest)
+        tied = (first != last) & (time <= 0)
+        known = (first != last) & (time <= longest) & ~tied
         moved = (centers[last] - centers[first])[:, :2]
         velocities: F64 = np.where(known, moved.T, np.nan).T / np.where(known, time, 1.0)[:, None]
-        return velocities
+        return velocities, tied
 
 
 def _last_kept(token: str, before_dropped: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ detection_cvpr_2019). The fast engine computes the same from whole arrays.
 
 import contextlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,9 @@ _ERRORS: dict[str, str] = {
     "vel_err": "AVE",
     "attr_err": "AAE",
 }
+
+
+_FARTHEST = 50.0  # metres, of a box that counts
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,16 @@ def _load_ground_truth(devkit: Any, tokens: tuple[str, ...]) -> Any:
     return add_center_dist(devkit, boxes)
 
 
+def _warn_of_another_frame(distances: Sequence[float]) -> None:
+    """Boxes of results are in the frame of the map: where none is near the vehicle, they are of another."""
+    if distances and min(distances) > _FARTHEST:
+        warnings.warn(
+            f"boxes should stand in the frame of the map, but no box lies within {_FARTHEST:g} m of the "
+            f"vehicle, the nearest at {min(distances):.0f} m: are they in the frame of the vehicle?",
+            stacklevel=4,
+        )
+
+
 def _score_fast(infos: Infos, config: Any, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     from nuscenes.eval.detection.data_classes import DetectionMetrics as OfficialMetrics
 
@@ -179,6 +193,8 @@ def _score_fast(infos: Infos, config: Any, results: Mapping[str, Sequence[Mappin
     row_of = {token: row for row, token in enumerate(infos.tokens)}
     truth = true_boxes([infos[row_of[token]] for token in results], names, attributes)
     found = found_boxes(list(results.values()), names, attributes)
+    away = found.centers[:, :2] - truth.positions[found.sample]
+    _warn_of_another_frame(np.linalg.norm(away, axis=1).tolist())
     precisions, errors = score(truth, found, config)
     official = OfficialMetrics(config)
     for name, by_distance, by_error in zip(names, precisions.tolist(), errors.tolist(), strict=True):
@@ -199,6 +215,7 @@ def _score_by_devkit(
     from nuscenes.eval.detection.data_classes import DetectionMetrics as OfficialMetrics
 
     predicted = add_center_dist(devkit, EvalBoxes.deserialize(results, DetectionBox))
+    _warn_of_another_frame([box.ego_dist for box in predicted.all])
     # Filtering replaces the lists of boxes, so it works on a copy of the cached ones.
     kept = EvalBoxes()
     for token in truth.sample_tokens:

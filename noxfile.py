@@ -26,7 +26,7 @@ PYTHONS = ("3.10", "3.11", "3.12")
 OPS_PYTHONS = (*PYTHONS, "3.13")
 
 # beartype lets the tests check shape annotations.
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "beartype")
+TEST_TOOLS = ("numpy", "pytest", "pytest-xdist", "hypothesis", "beartype")
 
 # Tools and sessions of all packages run on the interpreter that runs nox where the packages support it.
 RUNNING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,5 +1,6 @@
 """The compiled kernels against the plain-torch definitions."""
 
+import contextlib
 import math
 import os
 import subprocess
@@ -15,6 +16,8 @@ from torch import Tensor
 
 import bev_ops
 from bev_ops import devices, reference
+
+from .test_operators import operator_calls
 
 if devices.native is None:
     pytest.skip("bev-ops is installed without its compiled kernels", allow_module_level=True)
@@ -338,6 +341,65 @@ def test_plane_sweep_of_anything(data: st.DataObject) -> None:
         near=NEAR,
     )
     assert correlation.dtype == torch.promote_types(*types)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(("channels", "groups"), [(32, 8), (64, 2), (21, 7), (24, 1), (3, 3)])
+def test_correlation_shows_what_diverged(
+    instruction_set: str, bad: float, channels: int, groups: int
+) -> None:
+    ref, source, projection, depth = sweep(2, channels, (9, 8), (3, 6, 7), torch.float32)
+    # The lower half of the view sees nothing at all.
+    depth[:, :, 3:] = -1.0
+    ref[0, 1, 1, 2] = ref[1, channels - 1, 5, 6] = bad
+    got = bev_ops.plane_sweep_correlation(ref, source, projection, depth, groups)
+    wanted = reference.plane_sweep_correlation(ref, source, projection, depth, groups, "zero")
+    assert torch.equal(got.isfinite(), wanted.isfinite())
+    assert not got[1, :, :, 5, 6].isfinite().all()
+
+
+# Operators called directly, with arguments that do not fit
+
+
+def _changed(argument: Any, data: st.DataObject) -> Any:
+    """An argument as it should not be: cut, repeated, turned, of another dtype, of other numbers."""
+    change = data.draw(st.sampled_from(["keep", "keep", "cut", "repeat", "turn", "dtype", "numbers"]))
+    if isinstance(argument, (list, tuple)) and change != "keep":
+        return [
+            data.draw(st.integers(-1, 40)) if isinstance(x, int) and x is not True else x for x in argument
+        ]
+    if not isinstance(argument, Tensor) or change == "keep":
+        return argument
+    axis = data.draw(st.integers(0, argument.dim() - 1))
+    if change == "cut":
+        return argument.narrow(axis, 0, argument.shape[axis] // 2)
+    if change == "repeat":
+        return torch.cat([argument] * 3, axis)
+    if change == "turn":
+        return argument.movedim(axis, 0)
+    if change == "dtype":
+        return argument.to(
+            data.draw(st.sampled_from([torch.float64, torch.float16, torch.int64, torch.int32]))
+        )
+    return torch.full_like(argument, data.draw(st.sampled_from([0, 1, -1, 1000, 2**14])))
+
+
+@settings(max_examples=CASES // 4, deadline=None, derandomize=True, database=None)
+@given(data=st.data(), name=st.sampled_from(sorted(operator_calls(torch.float32))))
+def test_direct_calls_do_no_harm(data: st.DataObject, name: str) -> None:
+    arguments = [x.detach() if isinstance(x, Tensor) else x for x in operator_calls(torch.float32)[name]]
+    arguments = [_changed(argument, data) for argument in arguments]
+    with contextlib.suppress(Exception):  # a crash, or what the sanitizers find, is no exception
+        getattr(torch.ops.bev_ops, name.split()[0])(*arguments)
+
+
+@pytest.mark.parametrize("part", [0, 1, 3])
+@pytest.mark.parametrize("wrong", [-1, 2**14])
+def test_plans_that_point_elsewhere_are_refused(part: int, wrong: int) -> None:
+    depth, context, *plan, grid = operator_calls(torch.float32)["lift_splat_planned"]
+    plan[part] = torch.full_like(plan[part], wrong)
+    with pytest.raises(ValueError, match="a plan must be one that LiftSplatPlan made for these sizes"):
+        torch.ops.bev_ops.lift_splat_planned(depth.detach(), context.detach(), *plan, grid)
 
 
 # The instruction set that the environment asks for

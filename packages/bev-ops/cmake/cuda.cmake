@@ -10,7 +10,12 @@ if(NOT BEV_OPS_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "bev-ops: BEV_OPS_CUDA must be AUTO, ON or OFF, got ${BEV_OPS_CUDA}")
 endif()
 
+# Older ones do not know the vector atomics of sm_90.
+set(least_nvcc 12.1)
+
 set(cuda_compiler "")
+set(why_no_cuda "no nvcc was found on PATH, in CUDACXX or in CUDA_HOME/bin")
+set(no_cuda STATUS)
 if(NOT BEV_OPS_CUDA STREQUAL "OFF")
   if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
     find_program(BEV_OPS_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
@@ -18,11 +23,36 @@ if(NOT BEV_OPS_CUDA STREQUAL "OFF")
       set(CMAKE_CUDA_COMPILER ${BEV_OPS_NVCC})
     endif()
   endif()
-  # The compilers are tried on one architecture; those of the library are set below.
-  set(CMAKE_CUDA_ARCHITECTURES 80)
-  include(CheckLanguage)
-  check_language(CUDA)
-  set(cuda_compiler ${CMAKE_CUDA_COMPILER})
+  if(CMAKE_CUDA_COMPILER OR DEFINED ENV{CUDACXX})
+    # A project of its own, that may fail: it compiles and links what the kernels need of the toolkit.
+    set(probe ${CMAKE_CURRENT_BINARY_DIR}/cuda_probe)
+    set(compiler_for_probe "")
+    if(CMAKE_CUDA_COMPILER)
+      set(compiler_for_probe -DCMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER})
+    endif()
+    file(REMOVE_RECURSE ${probe})
+    execute_process(
+      COMMAND ${CMAKE_COMMAND} -G ${CMAKE_GENERATOR} -DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM} ${compiler_for_probe}
+        -DCMAKE_CUDA_HOST_COMPILER=${CMAKE_CUDA_HOST_COMPILER} -DLEAST=${least_nvcc}
+        -S ${CMAKE_CURRENT_SOURCE_DIR}/cmake/cuda_probe -B ${probe}
+      RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+    if(NOT failed)
+      execute_process(COMMAND ${CMAKE_COMMAND} --build ${probe}
+        RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+    endif()
+    if(failed)
+      file(WRITE ${probe}/said.txt "${said}")
+      set(no_cuda WARNING)
+      set(why_no_cuda "nvcc must be ${least_nvcc} or newer and its toolkit complete (compiler, cudart_static, \
+cuda_fp16.h); what was tried did not compile, see ${probe}/said.txt")
+    else()
+      include(CheckLanguage)
+      # The compilers are tried on one architecture; those of the library are set below.
+      set(CMAKE_CUDA_ARCHITECTURES 80)
+      check_language(CUDA)
+      set(cuda_compiler ${CMAKE_CUDA_COMPILER})
+    endif()
+  endif()
 endif()
 
 if(cuda_compiler)
@@ -32,13 +62,11 @@ if(cuda_compiler)
   find_package(CUDAToolkit REQUIRED)
   set(architectures ${BEV_OPS_CUDA_ARCHITECTURES})
   if(NOT architectures)
-    # One per generation: sm_86 to sm_89 run what is compiled for sm_80, and so on. The last one is kept as PTX
-    # too, which the driver compiles for what comes later.
-    set(architectures 75-real 80-real)
-    if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
-      list(APPEND architectures 90)
-    else()
-      list(APPEND architectures 90-real 100-real 120)
+    # One per generation: sm_86 to sm_89 run what is compiled for sm_80, and so on. That of sm_90 is kept as PTX
+    # too, which the driver compiles for whatever has none, sm_110 as well as what comes later.
+    set(architectures 75-real 80-real 90)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+      list(APPEND architectures 100-real 120-real)
     endif()
   endif()
   add_library(bev_cuda OBJECT cpp/cuda/device.cu cpp/cuda/lift_splat.cu cpp/cuda/voxel_pooling.cu
@@ -47,7 +75,8 @@ if(cuda_compiler)
   set_target_properties(bev_cuda PROPERTIES
     CUDA_ARCHITECTURES "${architectures}" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
   target_sources(_native PRIVATE $<TARGET_OBJECTS:bev_cuda>)
-  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  # Under 12.8 and 12.9 what is compressed so needs a newer driver than the rest.
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13.0)
     target_compile_options(bev_cuda PRIVATE --compress-mode=size)
   endif()
   string(REPLACE ";" " " listed "${architectures}")
@@ -56,10 +85,10 @@ if(cuda_compiler)
   set_target_properties(_native PROPERTIES LINKER_LANGUAGE CXX)
   message(STATUS "bev-ops: CUDA kernels for ${listed}, by nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
 elseif(BEV_OPS_CUDA STREQUAL "ON")
-  message(FATAL_ERROR "bev-ops: BEV_OPS_CUDA=ON needs a working nvcc on PATH, in CUDACXX or in CUDA_HOME/bin, and "
-    "none was found; without CUDA kernels, build with BEV_OPS_CUDA=OFF")
+  message(FATAL_ERROR "bev-ops: BEV_OPS_CUDA=ON, and ${why_no_cuda}; without CUDA kernels, build with "
+    "BEV_OPS_CUDA=OFF")
 elseif(BEV_OPS_CUDA STREQUAL "AUTO")
-  message(STATUS "bev-ops: no nvcc was found, so only the kernels for the processor are built")
+  message(${no_cuda} "bev-ops: only the kernels for the processor are built: ${why_no_cuda}")
 endif()
 
 if(BEV_OPS_EMULATE_CUDA)

@@ -320,7 +320,7 @@ void bind_only_cuda(py::module_ m) {
           plane_sweep_backward_ordered(call, {point, start}, grad, grad_source, queue_of(place));
         }, free);
 #ifdef BEV_CUDA
-  m.def("problem", &cuda::problem, "Why the kernels cannot run on a device; empty where they can.");
+  m.def("problem", &cuda::problem, "Why the kernels can never run on a device; empty where they can.");
   m.def("runtime_version", &cuda::runtime_version);
   m.def("driver_version", &cuda::driver_version);
   m.attr("architectures") = BEV_CUDA_ARCHITECTURES;
@@ -333,13 +333,13 @@ void bind_only_cuda(py::module_ m) {
 }  // namespace bev
 
 #ifdef BEV_EMULATE
-PYBIND11_MODULE(_emulated, m) {
+PYBIND11_MODULE(_emulated, m, py::mod_gil_not_used()) {
   m.doc() = "The CUDA kernels, run thread by thread on the processor over its own memory.";
   bev::bind<bev::Processor::cuda>(m.def_submodule("cuda"));
   bev::bind_only_cuda(m.attr("cuda"));
 }
 #else
-PYBIND11_MODULE(_native, m) {
+PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   m.doc() = "The kernels of each processor, over tensors whose sizes and layouts are checked here.";
   bev::bind<bev::Processor::cpu>(m.def_submodule("cpu"));
   bev::bind_only_cpu(m.attr("cpu"));

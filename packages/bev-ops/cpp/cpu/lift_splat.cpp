@@ -224,6 +224,30 @@ PlanView view_of(const LiftPlan& plan) {
           plan.events.at<const int32_t>()};
 }
 
+// Refuses a plan whose numbers point beyond its own tensors, the depths or the map: it may come from anywhere.
+void expect_sound(const LiftShape& shape, const LiftPlan& plan, int threads) {
+  const PlanView view = view_of(plan);
+  const int64_t groups = plan.cell.size[0], events = plan.events.size[0];
+  const int64_t cells = shape.grid.y * shape.grid.x, most = shape.bins * kRows;
+  std::atomic<bool> sound{true};
+  parallel(Tiles(shape).count, threads, [&](int64_t tile, int) {
+    bool fits = true;
+    for (int64_t c = 0; fits && c < kColumns; ++c) {
+      const int64_t* at = view.starts + 2 * (tile * kColumns + c);
+      const int64_t count = at[2] - at[0];
+      fits = 0 <= at[0] && at[0] <= at[2] && at[2] <= groups && count <= most && 0 <= at[1] && at[1] <= at[3] &&
+             at[3] <= events;
+      for (int64_t g = at[0]; fits && g < at[2]; ++g) fits = uint64_t(view.cell[g]) < uint64_t(cells);
+      for (int64_t e = at[1]; fits && e < at[3]; ++e) {
+        const int32_t* event = view.events + 3 * e;
+        fits = uint64_t(event[0]) < uint64_t(shape.bins) && uint64_t(event[1]) < uint64_t(count);
+      }
+    }
+    if (!fits) sound = false;
+  });
+  if (!sound) throw std::invalid_argument("bev_ops: a plan must be one that LiftSplatPlan made for these sizes");
+}
+
 template <class Values, class Source>
 void splat(const LiftShape& shape, const LiftSplatCall& in, const Source& source, const Tensor& bev, int threads) {
   Forward<Values, Source>(shape, in.depth.strided<Values>(), in.context.strided<Values>(), source, bev.at<Values>(),
@@ -310,6 +334,7 @@ void lift_plan(const LiftSplatCall& in, const LiftPlan& plan) {
 void lift_splat_planned(const LiftSplatCall& in, const LiftPlan& plan, const Tensor& bev, const Queue& queue) {
   const LiftShape shape = shape_of(in);
   const PlanView view = view_of(plan);
+  expect_sound(shape, plan, queue.threads);
   for_type<float, double>(in.depth.type, [&](auto v) {
     BEV_TYPE(Values, v);
     splat<Values>(shape, in, PlanReader<Values>(shape, view), bev, queue.threads);
@@ -320,6 +345,7 @@ void lift_splat_planned_backward(const LiftSplatCall& in, const LiftPlan& plan, 
                                  const Tensor& grad_depth, const Tensor& grad_context, const Queue& queue) {
   const LiftShape shape = shape_of(in);
   const PlanView view = view_of(plan);
+  expect_sound(shape, plan, queue.threads);
   for_type<float, double>(in.depth.type, [&](auto v) {
     BEV_TYPE(Values, v);
     splat_backward<Values>(shape, in, PlanReader<Values>(shape, view), grad, grad_depth, grad_context,

@@ -29,18 +29,42 @@ void check(cudaError_t error) {
   throw std::runtime_error(std::string("CUDA could not start a kernel of bev_ops: ") + cudaGetErrorString(error));
 }
 
+bool has_context(int device) {
+  using GetState = int (*)(int device, unsigned* flags, int* active);
+  void* entry = nullptr;
+#if CUDART_VERSION >= 12050
+  cudaDriverEntryPointQueryResult found;
+  const cudaError_t error =
+      cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &entry, 7000, cudaEnableDefault, &found);
+#else
+  const cudaError_t error = cudaGetDriverEntryPoint("cuDevicePrimaryCtxGetState", &entry, cudaEnableDefault);
+#endif
+  unsigned flags = 0;
+  int active = 0;
+  if (error == cudaSuccess && entry && reinterpret_cast<GetState>(entry)(device, &flags, &active) == 0) return active;
+  (void)cudaGetLastError();
+  return true;
+}
+
 std::string problem(int device) {
   cudaFuncAttributes attributes;
   cudaError_t error;
   try {
     const Guard guard(device);
     error = cudaFuncGetAttributes(&attributes, execute<Probe>);
-  } catch (const std::runtime_error& failure) {
-    return failure.what();
+  } catch (const std::runtime_error&) {
+    return "";
   }
-  if (error == cudaSuccess) return "";
-  (void)cudaGetLastError();
-  return cudaGetErrorString(error);
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorJitCompilerNotFound:
+    case cudaErrorInsufficientDriver: return cudaGetErrorString(error);
+    default: return "";
+  }
 }
 
 int runtime_version() { return version(cudaRuntimeGetVersion); }

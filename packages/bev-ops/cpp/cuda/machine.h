@@ -236,7 +236,11 @@ void launch(const Kernel& kernel, int64_t blocks, const Queue&) {
 // Throws std::runtime_error with what CUDA says; defined in device.cu.
 void check(cudaError_t error);
 
-// Makes a device current, and the one before it again.
+// Whether anyone has set up a device yet; defined in device.cu.
+bool has_context(int device);
+
+// Makes a device current, and the one before it again. Where nothing is set up on that one it stays as it is: from
+// CUDA 12 on, making a device current sets it up, which takes hundreds of MB of it.
 class Guard {
  public:
   explicit Guard(int device) : device_(device) {
@@ -244,7 +248,7 @@ class Guard {
     if (before_ != device_) check(cudaSetDevice(device_));
   }
   ~Guard() {
-    if (before_ != device_) cudaSetDevice(before_);
+    if (before_ != device_ && has_context(before_)) cudaSetDevice(before_);
   }
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;

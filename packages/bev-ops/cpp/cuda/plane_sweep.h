@@ -204,7 +204,10 @@ struct Correlate {
       for (int k = 0; k < kPlanes; ++k) {
         if (k >= planes) continue;
         const Tap<S> tap = shared.tap[k * kCells + here];
-        if (tap.x == kNowhere) continue;
+        if (tap.x == kNowhere) {
+          sum[k] += dot(view, zero4<S>());  // NaN where the reference is not finite
+          continue;
+        }
         const Corners<V> corners(sweep, b, tap);
         sum[k] += dot(view, corners.blend(sweep.source, start + c, size - c, whole_groups));
       }

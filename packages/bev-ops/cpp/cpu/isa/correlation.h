@@ -101,6 +101,17 @@ BEV_INLINE void multiply(const T* reference, const Taps<T>* taps, const GroupLay
   }
 }
 
+// Products with a position that sees nothing: zeros, and NaN where the reference is not finite.
+template <class T>
+BEV_INLINE void multiply_by_nothing(const T* reference, const GroupLayout<T>& layout, T* out, int64_t step) {
+  constexpr int L = Simd<T>::lanes;
+  for (int64_t n = 0, c = 0; n < layout.vectors; ++n) {
+    Vec<T> sum = {};
+    for (int64_t m = 0; m < layout.merged; ++m, c += L) sum += T(0) * load(reference + c);
+    store(out + n * step, sum);
+  }
+}
+
 // Products of the next kRows of the `left` pixels of a row with up to kAbreast hypotheses: vector n of hypothesis
 // k and pixel p lies at products + ((k * layout.vectors + n) * kRows + p) * L, so that pixels fold into rows.
 template <class T>
@@ -123,6 +134,8 @@ static void multiply_tile(const T* reference, int64_t pitch, int64_t left, const
       if (p < left && row.x[at] != kNowhere) {
         taps[seen] = taps_of(source, row, at, zeros, scale);
         out[seen++] = to;
+      } else if (p < left) {
+        multiply_by_nothing(reference + p * pitch, layout, to, step);
       } else {
         for (int64_t n = 0; n < layout.vectors; ++n) store(to + n * step, Vec<T>{});
       }
@@ -160,13 +173,11 @@ template <class T>
 static void plain_row(const T* reference, int64_t pitch, int64_t width, const Map<T>& source, T scale,
                       int64_t channels, int64_t groups, const TapRow<T>& row, int64_t at, const T* zeros,
                       T* products, T* out, int64_t stride) {
+  const Taps<T> nothing{zeros, zeros, zeros, zeros, 0, 0, 0, 0};
   for (int64_t j = 0; j < width; ++j) {
-    if (row.x[at + j] == kNowhere) {
-      for (int64_t g = 0; g < groups; ++g) out[g * stride + j] = 0;
-    } else {
-      plain_group_sums(taps_of(source, row, at + j, zeros, scale), reference + j * pitch, channels, groups,
-                       products, out + j, stride);
-    }
+    const bool seen = row.x[at + j] != kNowhere;
+    plain_group_sums(seen ? taps_of(source, row, at + j, zeros, scale) : nothing, reference + j * pitch, channels,
+                     groups, products, out + j, stride);
   }
 }
 

@@ -148,6 +148,19 @@ def test_batch_axes_that_do_not_broadcast(op: str) -> None:
     refuse(op, ValueError, rf"must broadcast, got {first} \[2, 3, 3\].*{pose} \[5, 4, 4\]", **change)
 
 
+@pytest.mark.parametrize("op", ["lift_splat", "voxel_pooling", "homography_warp", "plane_sweep_correlation"])
+def test_what_passed_before_does_not_excuse_what_comes_next(op: str) -> None:
+    function, arguments = RIGHT[op]
+    function(**arguments), function(**arguments)
+    name = next(name for name, value in arguments.items() if isinstance(value, Tensor))
+    refuse(op, ValueError, "must (have shape|divide)", **{name: arguments[name].flatten()})
+    refuse(op, TypeError, f"{name} must be a tensor", **{name: arguments[name].numpy()})
+    if "grid_shape" in arguments:
+        refuse(op, ValueError, "grid_shape must be", grid_shape=tuple(map(float, GRID)))
+    if "groups" in arguments:
+        refuse(op, ValueError, "groups must divide", groups=2.0)
+
+
 # What the numbers are, and where they lie.
 
 NO_FLOATS = [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 # What the kernels compute with.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # float32 tells so many rows or columns apart.
@@ -65,6 +66,46 @@ class Shapes:
                 raise ValueError(
                     f"{self._op}: {name} must have at most 2^24 elements along {letter}, got {size}"
                 )
+
+
+# Signatures of calls whose arguments passed all checks: what the checks look at, and nothing else.
+_passed: set[tuple[object, ...]] = set()
+_MOST_PASSED = 4096
+
+
+def signature(
+    op: str, grid: Sequence[int], options: tuple[object, ...], *tensors: Tensor
+) -> tuple[object, ...] | None:
+    """All that the checks of an op's arguments look at; none where it cannot be told in short.
+
+    Checks cost many times what a kernel's call costs, and a program makes the same calls again and again.
+    """
+    if torch.compiler.is_compiling() or type(grid) is not tuple:
+        return None
+    for value in grid + options:
+        # What is equal need not be alike: 4.0 is no size.
+        if type(value) not in (int, str):
+            return None
+    parts: list[object] = [op, grid, options]
+    for tensor in tensors:
+        # Subclasses may change their minds about any of these, and nested tensors have no shape.
+        if type(tensor) not in _PLAIN or tensor.layout is not torch.strided or tensor.is_nested:
+            return None
+        parts += (tensor.shape, tensor.dtype, tensor.device)
+    return tuple(parts)
+
+
+def passed(known: tuple[object, ...] | None) -> bool:
+    """Whether a call of this signature passed its checks before."""
+    return known in _passed
+
+
+def remember(known: tuple[object, ...] | None) -> None:
+    """Note that a call of this signature passed its checks."""
+    if known is not None:
+        if len(_passed) >= _MOST_PASSED:
+            _passed.clear()
+        _passed.add(known)
 
 
 def expect_dense(op: str, what: str, **tensors: Tensor) -> None:

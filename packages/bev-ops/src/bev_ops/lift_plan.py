@@ -13,6 +13,9 @@ from bev_ops._checks import (
     expect_grid,
     expect_one_device,
     expect_size,
+    passed,
+    remember,
+    signature,
 )
 from bev_ops.lift_splat import lift_splat
 from bev_ops.operators import schema
@@ -77,6 +80,19 @@ class LiftSplatPlan:
         Raises:
             ValueError: if a tensor does not fit the plan, or a dtype or device is wrong.
         """
+        known = signature(
+            "LiftSplatPlan.splat", self._size, self._grid, self._projection, self._depth_bins, depth, context
+        )
+        if not passed(known):
+            self._expect(depth, context)
+            remember(known)
+        if self._groups is None:
+            return lift_splat(depth, context, self._projection, self._depth_bins, self._grid, self._rounding)
+        splatted: Tensor = schema.lift_splat_planned(depth, context, *self._groups, self._grid)
+        return splatted
+
+    def _expect(self, depth: Tensor, context: Tensor) -> None:
+        """Check that tensors fit the plan."""
         shapes = Shapes("LiftSplatPlan.splat")
         planned = (*self._projection.shape[:2], len(self._depth_bins), *self._size)
         shapes.bind("the plan", B=planned[0], N=planned[1], D=planned[2], H=planned[3], W=planned[4])
@@ -86,7 +102,3 @@ class LiftSplatPlan:
         expect_one_device("LiftSplatPlan.splat", plan=self._projection, depth=depth, context=context)
         result = planned[0], context.shape[2], *self._grid[1:]
         expect_countable("LiftSplatPlan.splat", "context", result, "result [B C Y X]")
-        if self._groups is None:
-            return lift_splat(depth, context, self._projection, self._depth_bins, self._grid, self._rounding)
-        splatted: Tensor = schema.lift_splat_planned(depth, context, *self._groups, self._grid)
-        return splatted

@@ -1,6 +1,7 @@
 """Lift-splat: place every pixel's context along its ray, weighted by depth, and sum it into a BEV grid."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +13,9 @@ from bev_ops._checks import (
     expect_floating,
     expect_grid,
     expect_one_device,
+    passed,
+    remember,
+    signature,
 )
 from bev_ops.operators import schema
 from bev_ops.voxel_pooling import ROUNDINGS, Rounding
@@ -47,6 +51,9 @@ def lift_splat(
 
     Source: Philion and Fidler, Lift, Splat, Shoot (ECCV 2020), section 3.
     """
+    known = signature("lift_splat", grid_shape, (rounding,), depth, context, projection, depth_bins)
+    if passed(known):
+        return cast("Tensor", schema.lift_splat(depth, context, projection, depth_bins, grid_shape, rounding))
     shapes = Shapes("lift_splat")
     shapes.expect("depth", depth, "B N D H W")
     shapes.expect("context", context, "B N C H W")
@@ -60,5 +67,5 @@ def lift_splat(
     expect_countable(
         "lift_splat", "grid_shape", (len(depth), context.shape[2], *grid[1:]), "result [B C Y X]"
     )
-    splatted: Tensor = schema.lift_splat(depth, context, projection, depth_bins, grid, rounding)
-    return splatted
+    remember(known)
+    return cast("Tensor", schema.lift_splat(depth, context, projection, depth_bins, grid, rounding))

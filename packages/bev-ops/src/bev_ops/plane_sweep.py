@@ -1,6 +1,6 @@
 """Plane-sweep stereo: warp a source view onto depth hypotheses of a reference view, and correlate the two."""
 
-from typing import Literal
+from typing import Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,9 @@ from bev_ops._checks import (
     expect_floating,
     expect_groups,
     expect_one_device,
+    passed,
+    remember,
+    signature,
 )
 from bev_ops.operators import schema
 
@@ -45,6 +48,9 @@ def homography_warp(
 
     Source: Yao et al., MVSNet (ECCV 2018), section 3.2; Li et al., BEVStereo (AAAI 2023), section 3.
     """
+    known = signature("homography_warp", (), (behind,), source, projection, depth)
+    if passed(known):
+        return cast("Tensor", schema.homography_warp(source, projection, depth, behind))
     shapes = Shapes("homography_warp")
     shapes.expect("source", source, "B C h w")
     shapes.expect("projection", projection, "B 3 4")
@@ -54,8 +60,8 @@ def homography_warp(
     expect_choice("homography_warp", "behind", behind, BEHIND)
     result = (*source.shape[:2], *depth.shape[1:])
     expect_countable("homography_warp", "depth", result, "result [B C D H W]")
-    warped: Tensor = schema.homography_warp(source, projection, depth, behind)
-    return warped
+    remember(known)
+    return cast("Tensor", schema.homography_warp(source, projection, depth, behind))
 
 
 def plane_sweep_correlation(
@@ -85,6 +91,11 @@ def plane_sweep_correlation(
     Source: Guo et al., Group-wise Correlation Stereo Network (CVPR 2019), equation 2.
     """
     op = "plane_sweep_correlation"
+    known = signature(op, (), (groups, behind), reference, source, projection, depth)
+    if passed(known):
+        return cast(
+            "Tensor", schema.plane_sweep_correlation(reference, source, projection, depth, groups, behind)
+        )
     shapes = Shapes(op)
     shapes.expect("reference", reference, "B C H W")
     shapes.expect("source", source, "B C h w")
@@ -101,5 +112,7 @@ def plane_sweep_correlation(
     expect_choice(op, "behind", behind, BEHIND)
     groups = expect_groups(op, groups, source.shape[1])
     expect_countable(op, "depth", (len(depth), groups, *depth.shape[1:]), "result [B G D H W]")
-    correlation: Tensor = schema.plane_sweep_correlation(reference, source, projection, depth, groups, behind)
-    return correlation
+    remember(known)
+    return cast(
+        "Tensor", schema.plane_sweep_correlation(reference, source, projection, depth, groups, behind)
+    )

@@ -1,7 +1,7 @@
 """Voxel pooling: sum the features of points that fall into the same BEV cell."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -14,6 +14,9 @@ from bev_ops._checks import (
     expect_grid,
     expect_one_device,
     expect_real,
+    passed,
+    remember,
+    signature,
 )
 from bev_ops.operators import schema
 
@@ -45,6 +48,9 @@ def voxel_pooling(
 
     Source: Li et al., BEVDepth (AAAI 2023), section 3.4, "Efficient Voxel Pooling".
     """
+    known = signature("voxel_pooling", grid_shape, (rounding,), coords, features)
+    if passed(known):
+        return cast("Tensor", schema.voxel_pooling(coords, features, grid_shape, rounding))
     shapes = Shapes("voxel_pooling")
     shapes.expect("coords", coords, "B P 3")
     shapes.expect("features", features, "B P C")
@@ -55,5 +61,5 @@ def voxel_pooling(
     grid = expect_grid("voxel_pooling", grid_shape)
     result = len(features), features.shape[2], *grid[1:]
     expect_countable("voxel_pooling", "grid_shape", result, "result [B C Y X]")
-    pooled: Tensor = schema.voxel_pooling(coords, features, grid, rounding)
-    return pooled
+    remember(known)
+    return cast("Tensor", schema.voxel_pooling(coords, features, grid, rounding))

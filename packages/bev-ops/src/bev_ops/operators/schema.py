@@ -20,6 +20,8 @@ Call = Callable[..., Any]
 # torch leaves its Library without types.
 _LIBRARY: Any = torch.library.Library("bev_ops", "DEF")  # type: ignore[no-untyped-call]
 KERNELS = kernels.available()
+# The dispatch keys of a tensor that is nothing but numbers in main memory.
+_MAIN_MEMORY = torch._C._dispatch_keys(torch.empty(0)).raw_repr()
 _NO_TANGENT = "bev_ops: {} has no forward-mode derivative by {}; take reverse mode (vjp, jacrev or backward)"
 
 
@@ -51,8 +53,7 @@ def _define(
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(*inputs: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
-                return operator(*inputs)
+            return below_autograd(*inputs)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -84,13 +85,18 @@ def _define(
             return operator(*inputs)
         return Function.apply(*inputs)
 
+    on_cpu = getattr(KERNELS.get("CPU"), name, None)
+
+    def below_autograd(*inputs: Any) -> Any:
+        # The dispatcher's second round costs more than all else around a kernel.
+        if on_cpu is not None and _nothing_but_numbers(inputs):
+            return on_cpu(*inputs)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*inputs)
+
     def with_autograd(*inputs: Any) -> Any:
-        if torch.autograd.forward_ad._current_level < 0 and not (
-            torch.is_grad_enabled()
-            and any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
-        ):
-            with torch._C._AutoDispatchBelowAutograd():
-                return operator(*inputs)
+        if torch.autograd.forward_ad._current_level < 0 and not _needs_gradient(inputs):
+            return below_autograd(*inputs)
         if torch._C._are_functorch_transforms_active():
             raise NotImplementedError(
                 f"torch.ops.bev_ops.{name} cannot be differentiated by torch.func; "
@@ -110,8 +116,8 @@ def _define(
 
     _LIBRARY.impl(name, with_autograd, "Autograd")
     _LIBRARY.impl(name, in_plain_torch, "CompositeExplicitAutograd")
-    if "CPU" in KERNELS:
-        _LIBRARY.impl(name, getattr(KERNELS["CPU"], name), "CPU")
+    if on_cpu is not None:
+        _LIBRARY.impl(name, on_cpu, "CPU")
     if "CUDA" in KERNELS and "planned" not in name:
         kernel = getattr(KERNELS["CUDA"], name)
         _LIBRARY.impl(name, on_gpu, "CUDA")
@@ -127,6 +133,24 @@ def _inputs(ctx: Any) -> list[Any]:
     """The arguments of a call, tensors and options in their order."""
     pairs = zip(ctx.saved_tensors, ctx.options, strict=True)
     return [option if tensor is None else tensor for tensor, option in pairs]
+
+
+def _needs_gradient(inputs: Sequence[Any]) -> bool:
+    if torch.is_grad_enabled():
+        for value in inputs:
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return False
+
+
+def _nothing_but_numbers(inputs: Sequence[Any]) -> bool:
+    """Whether the dispatcher would come to the processor's kernel at once."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    for value in inputs:
+        if isinstance(value, Tensor) and torch._C._dispatch_keys(value).raw_repr() != _MAIN_MEMORY:
+            return False
+    return True
 
 
 def _device(inputs: Sequence[Any]) -> torch.device:

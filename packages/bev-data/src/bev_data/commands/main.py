@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from bev_data.commands.argoverse import add_import_av2
 from bev_data.commands.check import add_check
 from bev_data.commands.eval import add_eval
 from bev_data.commands.pickles import add_export, add_import
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add_infos(commands)
     add_depth_gt(commands)
     add_import(commands)
+    add_import_av2(commands)
     add_export(commands)
     add_synth(commands)
     add_eval(commands)

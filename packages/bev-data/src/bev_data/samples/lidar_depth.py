@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
 from jaxtyping import Float
 from numpy.typing import NDArray
 
@@ -26,7 +28,8 @@ _MEND = "download its archive again, or pass lidar_depth=False where depth is no
 def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
     """Points of a sweep in the lidar's frame, metres.
 
-    A file of nuScenes holds x y z intensity ring as float32; a `.npy` file, rows that begin with x y z.
+    A file of nuScenes holds x y z intensity ring as float32; a `.npy` file, rows that begin with x y z; a
+    `.feather` file of Argoverse 2, columns x, y and z.
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -35,6 +38,8 @@ def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
     path = root / lidar.file
     if path.suffix == ".npy":
         return _read_table(path)
+    if path.suffix == ".feather":
+        return _read_feather(path)
     try:
         values = np.fromfile(path, dtype=np.float32)
     except FileNotFoundError:
@@ -46,6 +51,19 @@ def read_lidar(root: Path, lidar: LidarFrame) -> Float[F32, "k 3"]:
             f"got {size} bytes in {path}; {_MEND}"
         )
     points: F32 = values.reshape(-1, _VALUES_PER_POINT)[:, :3]
+    return points
+
+
+def _read_feather(path: Path) -> Float[F32, "k 3"]:
+    try:
+        table = pyarrow.feather.read_table(path, columns=["x", "y", "z"], memory_map=False)
+    except FileNotFoundError:
+        raise MissingFileError(f"the lidar file {path} is missing; {_MEND}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"a lidar file must be whole, got a damaged one: {path} ({error})") from error
+    if table.num_rows < 1 or table.num_columns != 3:
+        raise InputError(f"a lidar file must hold one or more points x y z, got {table.num_rows} in {path}")
+    points: F32 = np.stack([table.column(name).to_numpy() for name in "xyz"], axis=-1).astype(np.float32)
     return points
 
 

@@ -12,8 +12,8 @@ A log is a folder of that layout:
 
 k1, k2 and k3 of the intrinsics are those of the raw images and not applied.
 
-Source: Wilson et al., "Argoverse 2: next generation datasets for self-driving perception and forecasting" (2021),
-and the files that are published with it.
+Source: Wilson et al., "Argoverse 2: next generation datasets for self-driving perception and forecasting"
+(2021), and the files that are published with it.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
 from bev_data.errors import InputError, MissingFileError
-from bev_data.geometry import matrix_to_quaternion, pose, transform_points
+from bev_data.geometry import matrix_to_quaternion, pose, quaternion_to_matrix, transform_points
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.infos.infos import Infos
 
@@ -223,8 +223,8 @@ class _Log:
             return pose(self._rotations[after], self._places[after])
         if not 0 < after < len(times) or times[after] - times[after - 1] > _POSE_GAP:
             raise InputError(
-                f"poses of {self._folder} must lie around each recording, {_POSE_GAP * 1e-9} s apart at most, "
-                f"got none around {time} ns"
+                f"poses of {self._folder} must lie around each recording, {_POSE_GAP * 1e-9} s apart at "
+                f"most, got none around {time} ns"
             )
         share = (time - times[after - 1]) / (times[after] - times[after - 1])
         one, other = self._rotations[after - 1], self._rotations[after]
@@ -240,7 +240,7 @@ class _Log:
         table = _read(path).sort_by([("track_uuid", "ascending"), ("timestamp_ns", "ascending")])
         times: I64 = _numbers(table, "timestamp_ns")
         poses = {int(time): self._pose(int(time)) for time in np.unique(times)}
-        centers, rotations = _translations(table), quaternion_topose(_quaternions(table))
+        centers, rotations = _translations(table), quaternion_to_matrix(_quaternions(table))
         for time, ego2city in poses.items():
             rows = times == time
             centers[rows] = transform_points(ego2city, centers[rows])

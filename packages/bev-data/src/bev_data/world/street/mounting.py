@@ -95,5 +95,5 @@ def build_mounting(width: int, height: int, rng: np.random.Generator) -> Mountin
                 mount.delay,
             )
         )
-    lidar = quaternion_to_matrix((0.7077955, -0.0064922, 0.0106462, -0.7063073))
+    lidar = quaternion_to_matrix([0.7077955, -0.0064922, 0.0106462, -0.7063073])
     return Mounting(tuple(cameras), lidar, np.array(_LIDAR_PLACE) + np.array([0.0, 0.0, raised]))

@@ -1,10 +1,13 @@
 """Activation checkpointing: less memory, the same numbers."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from bev_models import DetectionLoss, LossConfig, Quirks
+from bev_models.blocks import ConvBlock, apply_checkpointed
 
 from . import tiny
 
@@ -49,3 +52,15 @@ def test_training_step_gives_the_same_numbers_in_less_memory(quirks, dtype):
 def test_weights_fit_detectors_with_and_without():
     state = tiny.detector().state_dict()
     tiny.detector(seed=1, activation_checkpointing=True).load_state_dict(state)
+
+
+def test_synchronised_batch_norms_take_part():
+    """They insist on a counter of batches, also where a pass is done again."""
+    torch.manual_seed(0)
+    block = ConvBlock(3, 4, 3)
+    block = torch.nn.SyncBatchNorm.convert_sync_batchnorm(block).train()
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    usual = torch.autograd.grad(copy.deepcopy(block)(x).square().sum(), x)[0]
+    found = torch.autograd.grad(apply_checkpointed(block, x).square().sum(), x)[0]
+    assert torch.equal(found, usual)
+    assert block[1].num_batches_tracked == 1

@@ -117,7 +117,7 @@ def test_unknown_velocity_adds_nothing():
         velocity=(maps.velocity + 3).requires_grad_(), height=(maps.height + 2).requires_grad_()
     )
     target = center_targets([unknown], [label.clamp(max=0)], TASKS, GRID)[0]
-    loss = box_loss(off, target)
+    loss = box_loss(off, target).mean()
     assert loss.item() == pytest.approx(2, rel=1e-5)  # the height alone
     loss.backward()
     assert off.velocity.grad.abs().sum() == 0
@@ -128,10 +128,10 @@ def test_perfect_maps_cost_nothing_but_the_clamp():
     boxes, labels = tiny.boxes(6)
     targets = center_targets([boxes], [labels], TASKS, GRID)
     for maps, target in zip(maps_of(targets), targets, strict=True):
-        assert box_loss(maps, target) == 0
+        assert box_loss(maps, target).mean() == 0
         sure = torch.where(target.heatmap == 1, 20.0, -20.0)
-        assert heatmap_loss(sure, target.heatmap) < 1e-4
-        assert heatmap_loss(-sure, target.heatmap) > 5
+        assert heatmap_loss(sure, target.heatmap).mean() < 1e-4
+        assert heatmap_loss(-sure, target.heatmap).mean() > 5
 
 
 def test_loss_of_nothing_is_finite_and_has_a_gradient():
@@ -188,10 +188,10 @@ def test_depth_loss_of_a_certain_cell():
     probs = torch.zeros(1, 1, 16, 1, 1)
     probs[0, 0, 5] = 1
     lidar = torch.full((1, 1, 16, 16), 7.5)
-    assert depth_loss(probs, lidar, bins) == 0
+    assert depth_loss(probs, lidar, bins).mean() == 0
     even = torch.full((1, 1, 16, 1, 1), 1 / 16)
     expected = math.log(16) + 15 * math.log(16 / 15)
-    assert depth_loss(even, lidar, bins).item() == pytest.approx(expected, rel=1e-5)
+    assert depth_loss(even, lidar, bins).mean().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_stereo_loss_is_the_log_likelihood_of_lidar():
@@ -200,10 +200,10 @@ def test_stereo_loss_is_the_log_likelihood_of_lidar():
     density[0, 0, 5, 0, 0] = 0.5  # a fourth of the mass
     lidar = torch.zeros(1, 1, 16, 16)
     lidar[0, 0, 2, 1] = 7.5
-    assert stereo_loss(density, lidar, bins).item() == pytest.approx(math.log(4), rel=1e-4)
+    assert stereo_loss(density, lidar, bins).mean().item() == pytest.approx(math.log(4), rel=1e-4)
     lidar[0, 0, 15, 15] = 3.5
-    assert stereo_loss(density, lidar, bins).item() == pytest.approx(math.log(4 * 16) / 2, rel=1e-4)
-    assert stereo_loss(density, torch.zeros_like(lidar), bins) == 0
+    assert stereo_loss(density, lidar, bins).mean().item() == pytest.approx(math.log(4 * 16) / 2, rel=1e-4)
+    assert stereo_loss(density, torch.zeros_like(lidar), bins).mean() == 0
 
 
 def test_stereo_loss_reaches_the_search():

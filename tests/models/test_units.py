@@ -23,7 +23,7 @@ def test_depth_labels_and_loss(units):
     found = torch.where(known, index, -1).flatten()
     assert found.tolist() == units["gtdepth.bin"].tolist()
     probs = torch.from_numpy(units["gtdepth.pred"])[None]
-    loss = 3 * depth_loss(probs, lidar, DepthBins())
+    loss = 3 * depth_loss(probs, lidar, DepthBins()).mean()
     torch.testing.assert_close(loss, torch.from_numpy(units["gtdepth.loss"]))
 
 

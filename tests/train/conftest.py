@@ -1,5 +1,6 @@
 """A world of two scenes, and a detector that trains on it in seconds."""
 
+import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ pictures: {count: 1}
 trainer:
   accelerator: cpu
   max_epochs: 2
+  gradient_clip_val: 5
   log_every_n_steps: 1
   num_sanity_val_steps: 0
   enable_progress_bar: false
@@ -69,6 +71,22 @@ def command(config, tmp_path, monkeypatch, capfd):
         return Result(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def logged():
+    """All values of a run's CSV files: (step, name) -> text, learning rates left out."""
+
+    def read(folder):
+        values = {}
+        for path in sorted(folder.glob("csv/*/metrics.csv")):
+            with path.open() as file:
+                for row in csv.DictReader(file):
+                    step = int(row.pop("step"))
+                    values |= {(step, name): text for name, text in row.items() if text and "/" in name}
+        return values
+
+    return read
 
 
 class Trained(NamedTuple):

@@ -177,7 +177,8 @@ def test_moving_average_rises_as_published():
         (3, 1.49737669e-03, 2.0),
     ):
         assert average.decay_at(step) == pytest.approx(decay, rel=1e-6)
-        weight = average.average(weight, torch.full_like(weight, 2.0), torch.tensor(step))
+        average.steps = step
+        average.average([weight], [torch.full_like(weight, 2.0)], None)
         assert weight.item() == pytest.approx(expected, rel=1e-7)
     assert average.decay_at(16882) == pytest.approx(9.98784382e-01, rel=1e-8)
     assert MovingAverage(0.999, 0).decay_at(1) == 0.999

@@ -108,6 +108,16 @@ def test_config_that_is_no_mapping(command, tmp_path):
             "ranges must be at least two rising distances in metres, got (9.0, 3.0)",
         ),
         ("--pictures.count=-2", "pictures.count must be -1 (all) or more, got -2"),
+        ("--data.loader.batch_size=1", "data.loader.batch_size must be at least 2 where data.bev_aug is on"),
+        (
+            "--data.image_size=100,256",
+            "got 100,256: write [100,256]",
+        ),
+        ("--data.classes=[car]", "unknown key 'data.classes': it is 'model.detector.head.tasks'"),
+        ("--trainer.gpus=2", "unknown key 'trainer.gpus': it is 'trainer.devices'"),
+        ("--trainer.precision=bf16-true", "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed"),
+        ("--trainer.accelerator=mps", "trainer.accelerator must be cpu, cuda or auto, got mps"),
+        ("--evaluation.engine=quick", "evaluation.engine: expected Literal['devkit', 'fast'], got quick"),
         ("--ckpt_path=gone.ckpt", "no such checkpoint: gone.ckpt"),
         ("--ckpt_path=best", "no such checkpoint: outputs/tiny/checkpoints/best.ckpt"),
     ],
@@ -187,15 +197,17 @@ def test_nan_stops_training_and_names_the_module(command):
     assert "the first module whose output is not finite is image_backbone." in result.error.splitlines()[-1]
 
 
-def test_a_bug_keeps_its_traceback(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, PermissionError])
+def test_a_bug_keeps_its_traceback(command, tmp_path, monkeypatch, kind):
     (tmp_path / "buggy.py").write_text(
         "from lightning import Callback\n"
         "class Buggy(Callback):\n"
         "    def on_fit_start(self, trainer, pl_module):\n"
-        "        raise ValueError('a bug')\n"
+        f"        raise {kind.__name__}('a bug')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="a bug"):
+    monkeypatch.delitem(sys.modules, "buggy", raising=False)
+    with pytest.raises(kind, match="a bug"):
         command("fit", "TINY", "--trainer.callbacks+=buggy.Buggy")
 
 
@@ -211,6 +223,32 @@ def test_the_program_exits_with_two(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no such config: 'nothing.yaml'")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command_name", ["test", "predict"])
+def test_results_of_no_weights(command, tmp_path, command_name):
+    sentence = refused(command(command_name, "TINY", "--output=out"))
+    assert f"--ckpt_path must say which weights {command_name} takes, got none" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_loads_nothing_heavy():
+    """Torch, Lightning and numba take seconds to import; so do jsonargparse's and numpy's a part of one."""
+    heavy = "torch", "lightning", "numba", "numpy", "cv2", "pyarrow", "jsonargparse", "nuscenes"
+    code = (
+        "import sys; from bev_train.cli import main; assert main(['--help']) == 0; "
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_public_names_are_there():
+    import bev_train
+
+    assert all(getattr(bev_train, name).__name__ == name for name in bev_train.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'gone'"):
+        bev_train.gone  # noqa: B018
 
 
 def test_help_and_configs(command):

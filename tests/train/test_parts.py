@@ -1,14 +1,22 @@
 """Schedules, the search for NaN, and what processes exchange."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
+from bev_data.errors import InputError
+from bev_data.samples.augment import BevAugmentation
+from bev_train.callbacks.ema import MovingAverage
 from bev_train.callbacks.table import score_table
 from bev_train.distributed import merge
 from bev_train.errors import NonFiniteError
 from bev_train.nonfinite import check_gradients, first_nonfinite_module
 from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
+from bev_train.settings.agree import check_device, check_statistics
+from bev_train.shared_memory import batch_bytes, check_shared_memory
 
 DEPTH_SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
@@ -77,3 +85,53 @@ def test_score_table_lays_out_depth_errors():
     head, *rows = score_table(scores | {"depth": 7.0}, "title").splitlines()[1:]
     assert head.split() == list(DEPTH_SCORES)
     assert [line.split()[:-7] for line in rows] == [["depth"], ["depth", "mono", "10", "20m"]]
+
+
+def test_no_accelerator_of_a_mac_is_taken_by_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    settings = SimpleNamespace(accelerator="auto")
+    check_device(settings)
+    assert settings.accelerator == "cpu"
+    with pytest.raises(InputError, match="must be cpu, cuda or auto, got gpu"):
+        check_device(SimpleNamespace(accelerator="gpu"))
+
+
+def test_statistics_of_one_augmented_sample_are_refused():
+    check_statistics(batch_size=1, bev_aug=None, processes=1)
+    check_statistics(batch_size=1, bev_aug=BevAugmentation(), processes=8)
+    check_statistics(batch_size=2, bev_aug=BevAugmentation(), processes=1)
+    with pytest.raises(InputError, match="at least 2 where data"):
+        check_statistics(batch_size=1, bev_aug=BevAugmentation(), processes=1)
+
+
+def test_workers_that_shared_memory_has_no_room_for_are_refused(tmp_path):
+    data = SimpleNamespace(
+        image_size=(256, 704), cameras=("a",) * 6, history=SimpleNamespace(frames=1), lidar_depth=True
+    )
+    assert batch_bytes(data, 8) == 86_507_520
+    check_shared_memory([data], 8, 0, 1, tmp_path)
+    check_shared_memory([data], 8, 4, 1, tmp_path / "none")
+    free = shutil.disk_usage(tmp_path).free
+    too_many = free // (2 * 86_507_520) + 2
+    with pytest.raises(
+        InputError, match=f"for {too_many} workers x 2 of 87 MB x 1 processes, but .* --shm-size"
+    ):
+        check_shared_memory([data], 8, too_many, 1, tmp_path)
+
+
+def test_moving_averages_move_together(monkeypatch):
+    """One call for all weights of a kind; no number is read back from the device."""
+    average = MovingAverage(0.9, 0)
+    before = [torch.randn(3), torch.randn(2, 2)]
+    after = [torch.randn(3), torch.randn(2, 2)]
+    expected = [a + (b - a) * (1 - 0.9) for a, b in zip(before, after, strict=True)]
+    for method in ("item", "__int__", "__float__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, method, None)
+    average.average(before, after, torch.tensor(7))
+    monkeypatch.undo()
+    for ours, theirs in zip(before, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    counts = [torch.tensor(3)]
+    average.average(counts, [torch.tensor(5)], torch.tensor(7))
+    assert counts[0] == 5

@@ -1,10 +1,6 @@
 """Whole runs through the command line: what they log, write, and how they go on."""
 
-import csv
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,18 +10,7 @@ from PIL import Image
 OFFICIAL = ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE")
 
 
-def logged(folder):
-    """All values of a run's CSV files: (step, name) -> text, learning rates left out."""
-    values = {}
-    for path in sorted(folder.glob("csv/*/metrics.csv")):
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                step = int(row.pop("step"))
-                values |= {(step, name): text for name, text in row.items() if text and "/" in name}
-    return values
-
-
-def test_training_logs_losses_and_official_scores(trained):
+def test_training_logs_losses_and_official_scores(trained, logged):
     names = {name for _, name in logged(trained.folder)}
     assert {"train/heatmap", "train/boxes", "train/depth", "train/loss", "val/loss"} <= names
     assert {f"val/{name}" for name in OFFICIAL} <= names
@@ -61,7 +46,7 @@ def test_checkpoint_holds_the_moving_average(trained):
         assert not torch.equal(average[key], current[key])
 
 
-def test_validation_scores_the_moving_average(command, trained, tmp_path):
+def test_validation_scores_the_moving_average(command, trained, tmp_path, logged):
     result = command("validate", "TINY", "--ckpt_path", trained.checkpoint, "--output", "out")
     assert result.code == 0
     assert "boxes within 25 m" in result.output
@@ -70,7 +55,7 @@ def test_validation_scores_the_moving_average(command, trained, tmp_path):
     assert again == at_end
 
 
-def test_resumed_run_continues_exactly(command, trained, tmp_path):
+def test_resumed_run_continues_exactly(command, trained, tmp_path, logged):
     run = ("fit", "TINY", "--output", "out", "--ema", "0.5")
     assert command(*run, "--trainer.max_epochs", "1").code == 0
     assert command(*run, "--ckpt_path", "last").code == 0
@@ -81,11 +66,11 @@ def test_resumed_run_continues_exactly(command, trained, tmp_path):
         assert all(torch.equal(ours[part][key], theirs[part][key]) for key in theirs[part])
 
 
-def test_run_stopped_within_an_epoch_continues_exactly(command, tmp_path):
+def test_run_stopped_within_an_epoch_continues_exactly(command, tmp_path, logged):
     """Two batches an epoch, with augmentation, dropout, a worker and a moving average."""
     every_step = [
         "--trainer.callbacks+=ModelCheckpoint",
-        f"--trainer.callbacks.dirpath={tmp_path / 'steps'}",
+        f"--trainer.callbacks.dirpath={tmp_path / 'out' / 'steps'}",
         "--trainer.callbacks.filename={step}",
         "--trainer.callbacks.every_n_train_steps=1",
         "--trainer.callbacks.save_top_k=-1",
@@ -100,7 +85,7 @@ def test_run_stopped_within_an_epoch_continues_exactly(command, tmp_path):
     whole, of_whole = finish(*every_step)
     assert whole["global_step"] == 4
     for step in (1, 3):
-        resumed, of_both = finish("--ckpt_path", tmp_path / "steps" / f"step={step}.ckpt")
+        resumed, of_both = finish("--ckpt_path", tmp_path / "out" / "steps" / f"step={step}.ckpt")
         for part in ("state_dict", "current_model_state"):
             assert all(torch.equal(resumed[part][key], whole[part][key]) for key in whole[part])
         theirs, ours = (checkpoint["optimizer_states"][0]["state"] for checkpoint in (whole, resumed))
@@ -128,6 +113,43 @@ def test_prediction_is_a_results_file_the_devkit_accepts(command, trained, world
     assert len(list((tmp_path / "out" / "pictures" / "predict").glob("*.png"))) == 1
 
 
+def test_a_part_of_the_predictions_has_a_name_of_its_own(command, trained, tmp_path):
+    options = ["--output", "out", "--trainer.limit_predict_batches", "1", "--pictures.count", "0"]
+    result = command("predict", "TINY", "--ckpt_path", trained.checkpoint, *options)
+    assert result.code == 0
+    assert "results of 2 of 3 key frames: out/predictions.part.json" in result.output
+    assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_an_evaluation_leaves_its_scores_and_what_they_belong_to(command, trained, tmp_path):
+    engines = {}
+    for engine in ("devkit", "fast"):
+        options = ["--output", engine, "--evaluation.engine", engine, "--pictures.count", "0"]
+        assert command("validate", "TINY", "--ckpt_path", trained.checkpoint, *options).code == 0
+        engines[engine] = json.loads((tmp_path / engine / "scores.json").read_text())
+    devkit, fast = engines["devkit"], engines["fast"]
+    assert fast["scores"] == pytest.approx(devkit["scores"], abs=1e-9, nan_ok=True)
+    assert (devkit["engine"], fast["engine"]) == ("devkit", "fast")
+    assert devkit["checkpoint"] == str(trained.checkpoint)
+    assert (devkit["split"], devkit["key_frames"], devkit["class_range"]) == ("mini_val", 3, 25)
+    assert devkit["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    of_training = json.loads((trained.folder / "scores.json").read_text())
+    assert of_training["step"] == 4
+    assert of_training["config"] == str(trained.folder / "config.yaml")
+
+
+def test_scores_are_means_over_the_classes_of_the_detector(command, tmp_path):
+    """Untrained, but its title and names are those of any detector of cars and trucks."""
+    tasks = ["--model.detector.head.tasks=[[car, truck]]", "--model.detector.head.nms_scale=[0.5]"]
+    result = command("validate", "TINY", *tasks, "--output=out", "--pictures.count=0")
+    assert result.code == 0, result.error
+    assert "boxes within 25 m, 2 of 10 classes: car, truck" in result.output
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
+    assert {name for name in scores if name.startswith("AP/")} == {"AP/car", "AP/truck"}
+    assert scores["mAP"] == pytest.approx((scores["AP/car"] + scores["AP/truck"]) / 2)
+    assert scores["official_mAP"] == pytest.approx(scores["mAP"] * 2 / 10)
+
+
 def test_limited_validation_scores_what_it_saw(command, trained):
     result = command(
         "validate", "TINY", "--ckpt_path", trained.checkpoint, "--trainer.limit_val_batches", "1"
@@ -149,9 +171,11 @@ def test_overlays_and_options_win_over_the_config(command, config, tmp_path):
     [
         ["--model.detector.stereo", "null", "--data.sampling.cbgs", "true"],
         ["--trainer.precision", "bf16-mixed", "--model.schedule.kind", "cosine"],
+        ["--data.cameras", "[CAM_FRONT]", "--trainer.precision", "bf16-mixed"],
+        ["--data.cameras", "[CAM_BACK]", "--data.loader.batch_size", "1", "--data.bev_aug", "null"],
         ["--model.detector.frames", "1", "--model.detector.stereo", "null", "--data.lidar_depth", "false"],
     ],
-    ids=["mono-cbgs", "bf16-cosine", "one-frame-without-lidar"],
+    ids=["mono-cbgs", "bf16-cosine", "one-camera", "one-image", "one-frame-without-lidar"],
 )
 def test_variants_train(command, options):
     options = [
@@ -164,24 +188,3 @@ def test_variants_train(command, options):
         "0",
     ]
     assert command("fit", "TINY", *options).code == 0
-
-
-def test_two_processes_score_as_one(command, trained, config, tmp_path):
-    """Three key frames on two processes: one is seen twice and must count once."""
-    options = ["--ckpt_path", trained.checkpoint, "--pictures.count", "0"]
-    assert command("validate", "TINY", *options, "--output", "single").code == 0
-    distributed = ["--output", "double", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "bev_train.cli", "validate", config, *options, *distributed],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    one, two = logged(tmp_path / "single"), logged(tmp_path / "double")
-    for step, name in one:
-        # Losses are means over what each process saw.
-        if name not in ("val/loss", "val/heatmap", "val/boxes", "val/depth"):
-            assert float(two[step, name]) == pytest.approx(float(one[step, name]), rel=1e-5), name

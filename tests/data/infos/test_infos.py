@@ -12,7 +12,7 @@ import pytest
 
 from bev_data.infos.info import Annotations, CameraFrame, Info
 from bev_data.infos.infos import Infos, build_infos, find_version, infos_path, open_infos
-from bev_data.nuscenes.splits import list_splits, split_members
+from bev_data.nuscenes.splits import find_version_of, list_splits, split_members
 from bev_data.nuscenes.versions import load_devkit
 
 
@@ -232,6 +232,16 @@ def test_trainval_is_preferred_to_mini(write_database, tmp_path):
     assert find_version(root) == "v1.0-mini"
     (root / "v1.0-trainval").mkdir()
     assert find_version(root) == "v1.0-trainval"
+
+
+def test_the_version_that_holds_the_split_is_preferred_to_all(write_database, tmp_path):
+    root = write_database(tmp_path / "d", version="v1.0-trainval", scenes={"scene-0003": 1})
+    other = write_database(tmp_path / "e", version="v1.0-test", scenes={"scene-0077": 1}, annotations=False)
+    (other / "v1.0-test").rename(root / "v1.0-test")
+    assert find_version(root) == "v1.0-trainval"
+    assert find_version_of(root, "val") == "v1.0-trainval"
+    assert find_version_of(root, "test") == "v1.0-test"
+    assert find_version_of(root, "nowhere") == "v1.0-trainval"
 
 
 @pytest.fixture

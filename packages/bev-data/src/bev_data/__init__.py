@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bev_data.checks.prepare import prepare
     from bev_data.checks.run import check_version
-    from bev_data.errors import InputError, WriteError
+    from bev_data.errors import InputError, MissingFileError, WriteError
     from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
     from bev_data.infos.infos import Infos, build_infos, open_infos
     from bev_data.nuscenes.taxonomy import CLASSES
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bev_data.samples.augment import BevAugmentation, ImageAugmentation
     from bev_data.samples.balanced import ClassBalanced
     from bev_data.samples.batch import Batch, Sample, collate
-    from bev_data.samples.dataset import KeyFrameDataset, SampleOptions
+    from bev_data.samples.dataset import PUBLISHED_DATA_QUIRKS, DataQuirks, KeyFrameDataset, SampleOptions
     from bev_data.samples.history import History
     from bev_data.samples.sequences import SequenceSampler
     from bev_data.scores.official import DetectionMetrics, evaluate_detections
@@ -33,6 +33,7 @@ __all__ = [
     "CLASSES",
     "CameraFrame",
     "ClassBalanced",
+    "DataQuirks",
     "DetectionMetrics",
     "History",
     "ImageAugmentation",
@@ -41,6 +42,8 @@ __all__ = [
     "InputError",
     "KeyFrameDataset",
     "LidarFrame",
+    "MissingFileError",
+    "PUBLISHED_DATA_QUIRKS",
     "Sample",
     "SampleOptions",
     "SequenceSampler",
@@ -64,7 +67,7 @@ __all__ = [
 _NAMES_OF_MODULE = {
     "checks.prepare": ("prepare",),
     "checks.run": ("check_version",),
-    "errors": ("InputError", "WriteError"),
+    "errors": ("InputError", "MissingFileError", "WriteError"),
     "infos.info": ("Annotations", "CameraFrame", "Info", "LidarFrame"),
     "infos.infos": ("Infos", "build_infos", "open_infos"),
     "nuscenes.taxonomy": ("CLASSES",),
@@ -73,7 +76,7 @@ _NAMES_OF_MODULE = {
     "samples.augment": ("BevAugmentation", "ImageAugmentation"),
     "samples.balanced": ("ClassBalanced",),
     "samples.batch": ("Batch", "Sample", "collate"),
-    "samples.dataset": ("KeyFrameDataset", "SampleOptions"),
+    "samples.dataset": ("PUBLISHED_DATA_QUIRKS", "DataQuirks", "KeyFrameDataset", "SampleOptions"),
     "samples.history": ("History",),
     "samples.sequences": ("SequenceSampler",),
     "scores.official": ("DetectionMetrics", "evaluate_detections"),

@@ -4,11 +4,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 
-__all__ = ["BasicBlock", "ConvBlock", "apply_checkpointed", "at_least_float32"]
+__all__ = [
+    "BasicBlock",
+    "ConvBlock",
+    "LoneBatchNorm1d",
+    "LoneBatchNorm2d",
+    "apply_checkpointed",
+    "at_least_float32",
+]
+
+
+class _LoneValues(nn.modules.batchnorm._BatchNorm):
+    """Normalises a single value per channel, which has no variance, by the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+class LoneBatchNorm1d(_LoneValues, nn.BatchNorm1d):
+    """Batch norm of vectors that may come one at a time."""
+
+
+class LoneBatchNorm2d(_LoneValues, nn.BatchNorm2d):
+    """Batch norm of maps that may come one at a time, of one cell."""
 
 
 class ConvBlock(nn.Sequential):
@@ -26,11 +52,12 @@ class ConvBlock(nn.Sequential):
         stride: int = 1,
         dilation: int = 1,
         bias: bool = False,
+        norm: type[nn.BatchNorm2d] = nn.BatchNorm2d,
     ) -> None:
         padding = dilation * (kernel // 2)
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=bias),
-            nn.BatchNorm2d(out_channels),
+            norm(out_channels),
             nn.ReLU(inplace=True),
         )
 
@@ -78,7 +105,9 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     ]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        # A counter that nobody reads: synchronised batch norms insist on one.
+        counter = torch.zeros_like(norm.num_batches_tracked)  # type: ignore[arg-type]
+        norm.momentum, norm.num_batches_tracked = 0.0, counter
     try:
         yield
     finally:

@@ -12,6 +12,11 @@ from bev_models.center_head import TaskMaps
 from bev_models.config import HeadConfig
 from bev_models.grid import BEVGrid
 
+# How far beyond the grid a centre may lie, metres.
+_MARGIN = 10.0
+# Largest logarithm of a size: 148 m.
+_LARGEST = 5.0
+
 
 class Detections(NamedTuple):
     """Predicted boxes of one sample.
@@ -38,6 +43,7 @@ class BoxCoder:
         self.grid = grid
         self.head = head
         self.box_height = box_height
+        self.center_range = head.center_range or (_reach(grid.x), _reach(grid.y), _MARGIN)
 
     @torch.no_grad()
     def decode(self, tasks: Sequence[TaskMaps]) -> list[Detections]:
@@ -76,13 +82,14 @@ class BoxCoder:
                 (cells % columns + offset[..., 0])[..., None] * grid.cell[0] + grid.low[0],
                 (cells // columns + offset[..., 1])[..., None] * grid.cell[1] + grid.low[1],
                 height,
-                log_size.exp(),
+                # Wild logarithms stay sizes that every reader of boxes takes.
+                log_size.clamp(-_LARGEST, _LARGEST).exp(),
                 torch.atan2(rotation[..., :1], rotation[..., 1:]),
                 velocity,
             ],
             dim=2,
         )
-        inside = (boxes[..., :3].abs() <= boxes.new_tensor(self.head.center_range)).all(2)
+        inside = (boxes[..., :3].abs() <= boxes.new_tensor(self.center_range)).all(2)
         kept = inside & (scores > self.head.score_threshold)
         return [Detections(boxes[i, kept[i]], scores[i, kept[i]], labels[i, kept[i]]) for i in range(batch)]
 
@@ -95,6 +102,11 @@ class BoxCoder:
         if self.box_height == "bottom":
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:3] - boxes[:, 5:6] / 2, boxes[:, 3:]], dim=1)
         return Detections(boxes, scores[kept], labels[kept] + first_label)
+
+
+def _reach(axis: tuple[float, float, float]) -> float:
+    """Largest coordinate of a centre along an axis of the grid, metres."""
+    return max(abs(axis[0]), abs(axis[1])) + _MARGIN
 
 
 def size_aware_circle_nms(

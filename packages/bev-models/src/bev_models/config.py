@@ -122,7 +122,8 @@ class HeadConfig:
             cells, odd; 1 takes every cell, as published, and leaves it to the suppression.
         max_candidates: best cells considered per class and task.
         max_boxes: boxes kept per task.
-        center_range: largest |x|, |y|, |z| of a box centre, metres.
+        center_range: largest |x|, |y|, |z| of a box centre, metres; null for 10 m beyond the grid, and a
+            height of 10 m.
     """
 
     tasks: tuple[tuple[str, ...], ...] = PUBLISHED_TASKS
@@ -134,7 +135,7 @@ class HeadConfig:
     peak_size: int = 1
     max_candidates: int = 500
     max_boxes: int = 83
-    center_range: tuple[float, float, float] = (61.2, 61.2, 10.0)
+    center_range: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks or any(not task for task in self.tasks):

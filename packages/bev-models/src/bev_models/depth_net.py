@@ -13,7 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from bev_models.blocks import BasicBlock, ConvBlock, apply_checkpointed, at_least_float32
+from bev_models.blocks import (
+    BasicBlock,
+    ConvBlock,
+    LoneBatchNorm1d,
+    LoneBatchNorm2d,
+    apply_checkpointed,
+    at_least_float32,
+)
 
 CAMERA_NUMBERS = 27
 
@@ -71,7 +78,9 @@ class ASPP(nn.Module):
             ConvBlock(channels, channels, 1 if dilation == 1 else 3, dilation=dilation)
             for dilation in dilations
         )
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvBlock(channels, channels, 1))
+        self.pooled = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), ConvBlock(channels, channels, 1, norm=LoneBatchNorm2d)
+        )
         self.project = ConvBlock((len(dilations) + 1) * channels, channels, 1)
         self.dropout = nn.Dropout(dropout)
         for module in self.modules():
@@ -147,7 +156,7 @@ class DepthNet(nn.Module):
         super().__init__()
         self.checkpointing = checkpointing
         self.reduce = ConvBlock(in_channels, mid_channels, 3, bias=True)
-        self.camera_norm = nn.BatchNorm1d(CAMERA_NUMBERS)
+        self.camera_norm = LoneBatchNorm1d(CAMERA_NUMBERS)
         self.context_gate = CameraGate(mid_channels)
         self.context = nn.Conv2d(mid_channels, context_channels, 1)
         self.depth_gate = CameraGate(mid_channels)

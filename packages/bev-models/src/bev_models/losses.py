@@ -1,6 +1,7 @@
 """What the detector is trained on: heatmaps, boxes, depth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,28 @@ from bev_models.targets import TaskTargets, center_targets
 
 # Keeps a density that has run out from dividing by zero, and its logarithm finite.
 _EPS = 1e-6
+
+
+class Term(NamedTuple):
+    """What one term of the loss adds up to, and over how much.
+
+    Attributes:
+        total: summed over boxes or cells.
+        over: count of boxes or cells.
+        least: count that is divided by.
+    """
+
+    total: Float[Tensor, ""]
+    over: Float[Tensor, ""]
+    least: float = 1.0
+
+    def mean(self, count: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
+        """The term per box or cell.
+
+        Args:
+            count: to divide by in place of its own.
+        """
+        return self.total / (self.over if count is None else count).clamp(min=self.least)
 
 
 class DetectionLoss(nn.Module):
@@ -56,25 +79,32 @@ class DetectionLoss(nn.Module):
         with torch.autocast(predictions.depth_probs.device.type, enabled=False):
             targets = center_targets(boxes, labels, self.tasks, self.grid, self.rounding)
             pairs = list(zip(predictions.tasks, targets, strict=True))
-            losses = {
-                "heatmap": torch.stack(
-                    [heatmap_loss(maps.heatmap, target.heatmap) for maps, target in pairs]
-                ).sum(),
-                "boxes": self.weights.box_weight
-                * torch.stack([box_loss(maps, target) for maps, target in pairs]).sum(),
+            terms = {
+                "heatmap": [heatmap_loss(maps.heatmap, target.heatmap) for maps, target in pairs],
+                "boxes": [box_loss(maps, target) for maps, target in pairs],
             }
             if lidar_depth is not None:
-                losses["depth"] = self.weights.depth_weight * depth_loss(
-                    predictions.depth_probs, lidar_depth, self.bins
-                )
+                terms["depth"] = [depth_loss(predictions.depth_probs, lidar_depth, self.bins)]
                 if self.weights.stereo_weight and predictions.stereo_density is not None:
-                    losses["stereo"] = self.weights.stereo_weight * stereo_loss(
-                        predictions.stereo_density, lidar_depth, self.bins
-                    )
-        return losses
+                    terms["stereo"] = [stereo_loss(predictions.stereo_density, lidar_depth, self.bins)]
+            return self._weighted(terms)
+
+    def _weighted(self, terms: Mapping[str, Sequence[Term]]) -> dict[str, Tensor]:
+        """Sum the terms of each kind; all processes of a training divide by the same counts."""
+        weights = {
+            "heatmap": 1.0,
+            "boxes": self.weights.box_weight,
+            "depth": self.weights.depth_weight,
+            "stereo": self.weights.stereo_weight,
+        }
+        counts = iter(_mean_over_ranks(torch.stack([t.over for kind in terms.values() for t in kind])))
+        return {
+            name: weights[name] * torch.stack([term.mean(next(counts)) for term in kind]).sum()
+            for name, kind in terms.items()
+        }
 
 
-def heatmap_loss(logits: Float[Tensor, "b k y x"], target: Float[Tensor, "b k y x"]) -> Float[Tensor, ""]:
+def heatmap_loss(logits: Float[Tensor, "b k y x"], target: Float[Tensor, "b k y x"]) -> Term:
     """Gaussian focal loss per box centre.
 
     Source: Law and Deng, CornerNet (ECCV 2018), equation 1, alpha 2, beta 4.
@@ -83,22 +113,21 @@ def heatmap_loss(logits: Float[Tensor, "b k y x"], target: Float[Tensor, "b k y 
     centers = target.eq(1)
     hit = -(probs + 1e-12).log() * (1 - probs) ** 2
     miss = -(1 - probs + 1e-12).log() * probs**2 * (1 - target) ** 4
-    return torch.where(centers, hit, miss).sum() / _mean_over_ranks(centers.sum()).clamp(min=1)
+    return Term(torch.where(centers, hit, miss).sum(), centers.sum().float())
 
 
-def box_loss(maps: TaskMaps, target: TaskTargets) -> Float[Tensor, ""]:
+def box_loss(maps: TaskMaps, target: TaskTargets) -> Term:
     """L1 distance at the centre cells per box; unknown (NaN) targets do not count."""
     predicted = torch.cat([x.float() for x in maps[1:]], dim=1).flatten(2)
     predicted = predicted[target.sample, :, target.cell]
     known = ~target.boxes.isnan()
     error = (predicted - target.boxes.nan_to_num()).abs() * known
-    count = torch.tensor(float(len(target.boxes)), device=error.device)
-    return error.sum() / _mean_over_ranks(count).clamp(min=1e-4)
+    return Term(error.sum(), error.new_full((), len(target.boxes)), least=1e-4)
 
 
 def depth_loss(
     depth_probs: Float[Tensor, "b n d h w"], lidar_depth: Float[Tensor, "b n H W"], bins: DepthBins
-) -> Float[Tensor, ""]:
+) -> Term:
     """Binary cross entropy of the depth distribution with the one-hot lidar bin, per cell with lidar.
 
     Source: Li et al., BEVDepth (AAAI 2023), section 3.1.
@@ -106,12 +135,12 @@ def depth_loss(
     index, known = depth_bin_of_cells(lidar_depth, (depth_probs.shape[-2], depth_probs.shape[-1]), bins)
     probs = depth_probs.float().permute(0, 1, 3, 4, 2)[known]
     one_hot = F.one_hot(index[known], bins.count).to(probs)
-    return F.binary_cross_entropy(probs, one_hot, reduction="sum") / known.sum().clamp(min=1)
+    return Term(F.binary_cross_entropy(probs, one_hot, reduction="sum"), known.sum().float())
 
 
 def stereo_loss(
     density: Float[Tensor, "b n d sh sw"], lidar_depth: Float[Tensor, "b n H W"], bins: DepthBins
-) -> Float[Tensor, ""]:
+) -> Term:
     """Mean negative log-likelihood of lidar under what the stereo search found, per cell with lidar.
 
     Args:
@@ -125,7 +154,7 @@ def stereo_loss(
     index, known = depth_bin_of_cells(lidar_depth, (density.shape[-2], density.shape[-1]), bins)
     probs = density.float() / (density.float().sum(2, keepdim=True) + _EPS)
     likelihood = probs.permute(0, 1, 3, 4, 2)[known].gather(1, index[known][:, None])
-    return -(likelihood + _EPS).log().sum() / known.sum().clamp(min=1)
+    return Term(-(likelihood + _EPS).log().sum(), known.sum().float())
 
 
 def nearest_depth_of_cells(
@@ -148,7 +177,7 @@ def depth_bin_of_cells(
     return (index - 1).clamp(0, bins.count - 1), known
 
 
-def _mean_over_ranks(value: Tensor) -> Tensor:
+def _mean_over_ranks(value: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
     """Mean over the processes of a distributed training, the value itself without one."""
     value = value.detach().float()
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

@@ -1,6 +1,6 @@
 """nuScenes-format data for Lightning: infos, datasets, loaders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from bev_data.errors import InputError
-from bev_data.infos.infos import Infos, find_version, open_infos
-from bev_data.nuscenes.splits import EVALUATION_SPLIT
+from bev_data.infos.infos import Infos, open_infos
+from bev_data.nuscenes.splits import EVALUATION_SPLIT, find_version_of
 from bev_data.nuscenes.taxonomy import CLASSES
 from bev_data.samples.balanced import ClassBalanced
 from bev_data.samples.batch import Sample, collate
@@ -25,7 +25,8 @@ from bev_data.samples.dataset import (
     SampleOptions,
 )
 from bev_data.samples.sequences import SequenceSampler
-from bev_train.loading import EpochSampler, ResumableLoader
+from bev_train.loading import WAIT_S, EpochSampler, ResumableLoader
+from bev_train.shared_memory import check_shared_memory
 
 Stage = Literal["train", "val", "test", "predict"]
 
@@ -200,12 +201,33 @@ class DetectionDataModule(LightningDataModule):
         epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
         # An epoch is over with its last batch, before Lightning counts it.
         if batches.is_last_batch:
-            return {"epoch": epoch.ready, "batches": 0}
-        return {"epoch": epoch.processed, "batches": batches.current.processed}
+            place = {"epoch": epoch.ready, "batches": 0}
+        else:
+            place = {"epoch": epoch.processed, "batches": batches.current.processed}
+        return place | {"step": self._step()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin where a checkpoint was written."""
-        self._first_epoch, self._first_batch = state_dict["epoch"], state_dict.get("batches", 0)
+        """Begin where a checkpoint was written.
+
+        Raises:
+            InputError: if a step would see another number of samples than before.
+        """
+        here, there = self._step(), state_dict["step"]
+        if self.trainer.state.fn == "fit" and here != there:  # type: ignore[union-attr]
+            raise InputError(
+                "training must go on with as many samples in each step as it began with, for epochs and "
+                f"learning rate count steps: {_told(there)} in the checkpoint, {_told(here)} now; set "
+                "data.loader.batch_size, trainer.devices and trainer.accumulate_grad_batches to match"
+            )
+        self._first_epoch, self._first_batch = state_dict["epoch"], state_dict["batches"]
+
+    def _step(self) -> dict[str, int]:
+        """Samples that all processes take together, and how often before the optimiser steps."""
+        trainer: Any = self.trainer
+        return {
+            "samples": self.loader.batch_size * trainer.world_size,
+            "accumulated": trainer.accumulate_grad_batches,
+        }
 
     def prepare_data(self) -> None:
         """Build the infos that are not there yet; one process per machine does so.
@@ -224,6 +246,10 @@ class DetectionDataModule(LightningDataModule):
         """
         for name in self._stages():
             self.datasets[name] = self._dataset(name)
+        processes = self.trainer.num_devices if self.trainer else 1
+        check_shared_memory(
+            list(self.datasets.values()), self.loader.batch_size, self.loader.num_workers, processes
+        )
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled, augmented samples, or sequences of them."""
@@ -274,9 +300,10 @@ class DetectionDataModule(LightningDataModule):
         return stages
 
     def _open_infos(self, stage: Stage) -> Infos:
-        version = find_version(self.root) if self.version == "auto" else self.version
         usual = _TRAIN_SPLIT if stage == "train" else EVALUATION_SPLIT
-        split = self.splits[stage] or usual.get(version)
+        split = self.splits[stage]
+        version = find_version_of(self.root, split) if self.version == "auto" else self.version
+        split = split or usual.get(version)
         if split is None:
             raise InputError(
                 f"data.splits.{stage} must be set: version {version} of {self.root} has no usual one"
@@ -313,6 +340,7 @@ class DetectionDataModule(LightningDataModule):
             collate_fn=collate,
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
+            timeout=WAIT_S if self.loader.num_workers > 0 else 0,
             pin_memory=trainer is not None and isinstance(trainer.accelerator, CUDAAccelerator),
             # Its own, so that starting a loader leaves the chance of dropout alone.
             generator=torch.Generator().manual_seed(self.seed),
@@ -341,3 +369,7 @@ class DetectionDataModule(LightningDataModule):
             shuffle=stage == "train",
             seed=self.seed,
         )
+
+
+def _told(step: Mapping[str, int]) -> str:
+    return f"{step['samples']} samples over all devices x {step['accumulated']} accumulated"

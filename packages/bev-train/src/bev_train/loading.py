@@ -9,6 +9,9 @@ from bev_data.samples.balanced import ClassBalanced
 from bev_data.samples.batch import Sample
 from bev_data.samples.dataset import KeyFrameDataset
 
+# Seconds after which a batch that workers do not deliver ends the run, which would wait for ever.
+WAIT_S = 900
+
 
 class EpochSampler(DistributedSampler[int]):
     """Hands each process its share of a dataset; order and augmentation depend on seed and epoch alone.

@@ -1,14 +1,18 @@
 """The detector as a Lightning module: losses, optimiser, and what a validation step yields."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import Self
 
 from bev_data.errors import InputError
 from bev_data.samples.batch import Batch
@@ -24,6 +28,9 @@ from bev_models import (
 )
 from bev_train.nonfinite import check_gradients, check_losses, check_predictions
 from bev_train.optimization import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
+from bev_train.same_detector import check_same_detector, check_shapes
+from bev_train.start import freeze as freeze_parts
+from bev_train.start import start_from
 
 
 class DetectionOutput(NamedTuple):
@@ -54,8 +61,11 @@ class DetectionModule(LightningModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008
         loss: LossConfig = LossConfig(),  # noqa: B008
         imagenet_weights: str | None = None,
+        weights: str | None = None,
+        weights_partial: bool = False,
+        freeze: Sequence[str] = (),
     ) -> None:
-        """Build the detector with fresh weights.
+        """Build the detector.
 
         Args:
             detector: the detector; every part of it is a key.
@@ -64,12 +74,17 @@ class DetectionModule(LightningModule):
             loss: weights of the losses.
             imagenet_weights: of the image backbone: "imagenet" for torchvision's (from torch's cache, or
                 downloaded), the path of such a file, or null for none. Only fresh runs load them.
+            weights: file of weights to start from: published or ours, a checkpoint or safetensors; a run that
+                goes on takes those of its checkpoint.
+            weights_partial: take what fits the detector by name and shape, and list what was left out.
+            freeze: names of the detector's parts that do not train, such as image_backbone.
 
         Raises:
             ValueError: if parts of the configuration do not fit each other.
-            InputError: if the ImageNet weights are not there or do not fit.
+            InputError: if weights are not there or do not fit, or a part to freeze is not there.
         """
         super().__init__()
+        self.frozen: list[nn.Module] = []
         # Convolutions and plane sweeps are fastest with channels side by side, on CPU and GPU alike.
         self.detector = build_detector(detector).to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(detector, loss)
@@ -78,8 +93,20 @@ class DetectionModule(LightningModule):
                 load_imagenet_weights(self.detector.image_backbone, imagenet_weights)
             except (ValueError, FileNotFoundError, RuntimeError) as error:
                 raise InputError(f"model.imagenet_weights: {error}") from error
+        if weights is not None:
+            start_from(self.detector, weights, weights_partial)
+        self.frozen_names = sorted(freeze)
+        self.frozen = freeze_parts(self.detector, freeze)
+        self.train()
         self.optimizer_config = optimizer
         self.schedule_config = schedule
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; the statistics of frozen parts stay as they are."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, batch: Batch) -> Predictions:
         """Detect in a batch of bytes."""
@@ -128,6 +155,8 @@ class DetectionModule(LightningModule):
             InputError: if the schedule needs the length of the run and the trainer has none.
         """
         trainer = self.trainer
+        # Where steps are counted, Lightning makes the loader, and knows an epoch's length, only later.
+        trainer.fit_loop.setup_data()
         total_steps = trainer.estimated_stepping_batches
         if total_steps == float("inf"):
             if self.schedule_config.needs_length:
@@ -142,8 +171,9 @@ class DetectionModule(LightningModule):
             self.detector.parameters(),
             self.optimizer_config,
             total_batch,
-            # Lightning cannot clip under a loss scaler what a fused optimiser unscales by itself.
-            fused=self.device.type in ("cpu", "cuda") and trainer.scaler is None,
+            # Under mixed precision Lightning clips no gradients of a fused optimiser.
+            fused=self.device.type in ("cpu", "cuda")
+            and not isinstance(trainer.precision_plugin, MixedPrecision),
         )
         steps_per_epoch = max(1, -(-int(trainer.num_training_batches) // accumulated))
         factor = lr_factor(self.schedule_config, int(total_steps), steps_per_epoch)
@@ -153,22 +183,30 @@ class DetectionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the detector's configuration beside its weights."""
         checkpoint["detector"] = dataclasses.asdict(self.detector.config)
+        checkpoint["freeze"] = self.frozen_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another detector.
 
         Raises:
-            InputError: if the shapes of the weights differ, naming the settings that do.
+            InputError: naming the settings that differ, or if its moving average would be trained on.
         """
-        ours = self.state_dict()
-        theirs: Mapping[str, Tensor] = checkpoint["state_dict"]
-        if {name: value.shape for name, value in theirs.items()} == {
-            name: value.shape for name, value in ours.items()
-        }:
+        for note in check_same_detector(self.detector.config, checkpoint.get("detector", {})):
+            rank_zero_info(f"note: {note}")
+        check_shapes(self, checkpoint["state_dict"])
+        if self.trainer.state.fn != "fit":
             return
-        here, there = dataclasses.asdict(self.detector.config), checkpoint.get("detector", {})
-        differences = "; ".join(_differences(here, there, "model.detector")) or "names of weights differ"
-        raise InputError(f"the checkpoint holds another detector: {differences}")
+        if checkpoint.get("freeze", []) != self.frozen_names:
+            raise InputError(
+                f"training must go on with the same parts frozen: model.freeze is {self.frozen_names} here "
+                f"and {checkpoint.get('freeze', [])} there"
+            )
+        averaged = any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if "current_model_state" in checkpoint and not averaged:
+            raise InputError(
+                "the checkpoint holds a moving average of the weights, which training cannot go on from: "
+                "set ema to its decay"
+            )
 
     def _losses(self, batch: Batch, predictions: Predictions) -> dict[str, Tensor]:
         check_predictions(predictions, self.detector, batch, lambda: self(batch))
@@ -201,12 +239,3 @@ class DetectionModule(LightningModule):
                 batch_size=len(batch.meta),
                 sync_dist=not on_step,
             )
-
-
-def _differences(here: Any, there: Any, name: str) -> Iterator[str]:
-    """Say where two settings, nested mappings perhaps, differ."""
-    if isinstance(here, Mapping) and isinstance(there, Mapping):
-        for key in sorted(here.keys() | there.keys()):
-            yield from _differences(here.get(key), there.get(key), f"{name}.{key}")
-    elif here != there:
-        yield f"{name} is {here} here and {there} there"

@@ -73,10 +73,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     untrained = json.loads(untrained_file.read_text(encoding="utf-8"))
 
     common += ["--output", str(options.output), *options.overrides]
-    last = options.output / "checkpoints" / "last.ckpt"
     _announce(3, f"Training; for curves: tensorboard --logdir {options.output}")
-    resume = ["--ckpt_path", "last"] if last.is_file() else []
-    command = run_command(["fit", *common, *resume])
+    command = run_command(["fit", *common, "--ckpt_path", "auto"])
     clock.tick()
     _announce(4, "Scores of the trained detector on the held-out scenes")
     if "val/mAP" not in command.trainer.callback_metrics:

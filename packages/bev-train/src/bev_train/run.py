@@ -6,35 +6,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from bev_data.errors import InputError
 from bev_models import load_weights
 from bev_models.published import is_published
 from bev_models.weights import read_file
+from bev_train.callbacks.config import RunConfig
 from bev_train.callbacks.depth import DepthMetrics
 from bev_train.callbacks.ema import MovingAverage
+from bev_train.callbacks.keep import LastCheckpoint
 from bev_train.callbacks.pictures import PictureWriter
 from bev_train.callbacks.predictions import PredictionWriter
 from bev_train.callbacks.scores import NuScenesEvaluation
 from bev_train.callbacks.seed import StepSeed
+from bev_train.callbacks.speed import Speed
 from bev_train.callbacks.table import ScoreTable
 from bev_train.data_module import DetectionDataModule
+from bev_train.earlier import settle_folder
 from bev_train.errors import wrong_value
 from bev_train.module import DetectionModule
+from bev_train.settings.agree import check_device, check_precision, check_statistics
 from bev_train.settings.bases import layers
 from bev_train.settings.find import COMMANDS, split_configs
 from bev_train.settings.keys import ArgumentParser, check_keys
+from bev_train.sync_norm import SyncNorms
 
 # What Lightning warns of though it is meant so.
 _EXPECTED_WARNINGS = (
     # `--ckpt_path last` goes on in the folder of the run.
     r"Checkpoint directory .* exists and is not empty",
+    # `model.freeze` leaves parts in evaluation.
+    r"Found \d+ module\(s\) in eval mode at the start of training",
     # Only `fit` keeps checkpoints.
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
     # Lightning 2.6 with jsonargparse 4.49 and later.
@@ -75,6 +82,7 @@ class BevCLI(LightningCLI):
             parser_class=ArgumentParser,
             parser_kwargs={command: {"description": COMMANDS[command].capitalize() + "."}},
             seed_everything_default=0,
+            save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -127,6 +135,12 @@ class BevCLI(LightningCLI):
             default=2000,
             help="Steps over which that decay rises from 0; 0 for the full decay from the first step.",
         )
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="Let `fit` replace the run that `output` holds.",
+        )
         parser.add_lightning_class_args(NuScenesEvaluation, "evaluation")
         parser.add_lightning_class_args(DepthMetrics, "depth_metrics")
         parser.add_lightning_class_args(PictureWriter, "pictures")
@@ -154,20 +168,26 @@ class BevCLI(LightningCLI):
         if config.output is None:
             stem = self.config_files[0].stem if self.config_files else "default"
             config.output = str(Path("outputs") / stem)
-        accelerator = config.trainer.accelerator
-        if accelerator in ("cuda", "gpu") and not _has_accelerator(accelerator):
-            raise InputError(
-                f"trainer.accelerator is {accelerator}, but torch {torch.__version__} finds no such device "
-                "here: add --trainer.accelerator cpu, or auto"
+        check_device(config.trainer)
+        check_precision(config.trainer)
+        if self.subcommand == "fit":
+            config.ckpt_path = settle_folder(
+                Path(config.output), config.ckpt_path, config.overwrite, first=_rank() == 0
             )
-        if self.subcommand != "fit":
+        else:
             self.save_config_callback = None
         # Published checkpoints and bare weights, which Lightning does not know how to load, are loaded here.
         self.weights: str | None = None
+        weights = {name: config.model[name] for name in ("imagenet_weights", "weights")}
+        self.save_config_kwargs["began_with"] = weights
         config.ckpt_path = self._find_checkpoint(config.ckpt_path)
+        if config.ckpt_path is config.model.weights is None and self.subcommand in ("test", "predict"):
+            raise InputError(
+                f"--ckpt_path must say which weights {self.subcommand} takes, got none: best, last or a path"
+            )
         if config.ckpt_path:
-            # The checkpoint brings its weights; the file of ImageNet weights need not be here any more.
-            config.model.imagenet_weights = None
+            # The checkpoint brings its weights; the files it began with need not be here any more.
+            config.model.imagenet_weights = config.model.weights = None
             content = _read_checkpoint(config.ckpt_path)
             published = is_published(content["state_dict"])
             if published or "pytorch-lightning_version" not in content:
@@ -175,7 +195,7 @@ class BevCLI(LightningCLI):
             if self.weights and self.subcommand == "fit":
                 raise InputError(
                     f"training goes on from a checkpoint of `bev-train fit` alone, got {self.weights}: "
-                    "such weights can be validated, tested and predicted with"
+                    "it starts from such weights with --model.weights"
                 )
             if published and not config.published:
                 rank_zero_info(
@@ -211,12 +231,20 @@ class BevCLI(LightningCLI):
             kwargs["logger"] = self._loggers(output)
         if self.subcommand != "fit":
             kwargs["enable_checkpointing"] = False
+        if settings.get("sync_batchnorm"):
+            kwargs["plugins"] = [*_listed(settings.get("plugins")), SyncNorms()]
         kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._callbacks(output, settings)]
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
     def fit(self, **kwargs: Any) -> None:
-        """Train."""
+        """Train.
+
+        Raises:
+            InputError: if a step's statistics would come from one augmented sample.
+        """
+        together = self.trainer.world_size if self._get(self.config, "trainer.sync_batchnorm") else 1
+        check_statistics(self.datamodule.loader.batch_size, self.datamodule.bev_aug, together)
         self.trainer.fit(**kwargs, weights_only=True)
 
     def predict(self, **kwargs: Any) -> None:
@@ -241,7 +269,7 @@ class BevCLI(LightningCLI):
         callbacks: list[Callback] = [ScoreTable()]
         if self.subcommand != "fit":
             return callbacks
-        callbacks.append(StepSeed())
+        callbacks += [StepSeed(), Speed()]
         ema = self._get(self.config, "ema")
         if ema is not None:
             callbacks.append(MovingAverage(ema, self._get(self.config, "ema_warmup")))
@@ -256,9 +284,7 @@ class BevCLI(LightningCLI):
                         folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False
                     )
                 )
-            callbacks.append(
-                ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-            )
+            callbacks.append(LastCheckpoint(folder))
         return callbacks
 
     def _find_checkpoint(self, name: str | None) -> str | None:
@@ -270,6 +296,18 @@ class BevCLI(LightningCLI):
         if not path.is_file():
             raise InputError(f"no such checkpoint: {path}")
         return str(path)
+
+
+def _rank() -> int:
+    """Of this process among all of the run, known before the others are started."""
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
+
+
+def _listed(value: Any) -> list[Any]:
+    """Lightning takes one plugin as well as several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _frames_before(frames: int) -> int:
@@ -290,10 +328,6 @@ def _read_checkpoint(path: str) -> Mapping[str, Any]:
         return read_file(path)
     except ValueError as error:
         raise InputError(f"ckpt_path: {error}") from error
-
-
-def _has_accelerator(name: str) -> bool:
-    return torch.cuda.is_available() or (name == "gpu" and torch.backends.mps.is_available())
 
 
 def run(arguments: Sequence[str]) -> BevCLI:

@@ -15,7 +15,7 @@ from bev_data.atomic import atomic_path
 from bev_data.errors import InputError, MissingFileError
 from bev_data.locations import infos_folder
 from bev_data.nuscenes.rows import SampleRow, SceneRow, read_rows
-from bev_data.nuscenes.versions import fingerprint, require_tables
+from bev_data.nuscenes.versions import fingerprint, order_versions, require_tables
 
 Splits = dict[str, list[str]]
 
@@ -40,6 +40,22 @@ def list_splits(root: Path, version: str) -> list[str]:
     official = [name for name, scenes in _official(version).items() if present.intersection(scenes)]
     own = _own_splits(root, version)
     return [*(name for name in official if name not in own), *own]
+
+
+def find_version_of(root: Path, split: str | None) -> str:
+    """The version of a data root that holds a split; where several do, or none, as `find_version` chooses.
+
+    Args:
+        root: data root.
+        split: such as test; None for any.
+
+    Raises:
+        FileNotFoundError: if the root is missing or has no version folder.
+    """
+    versions = order_versions(root)
+    if split is None or len(versions) == 1:
+        return versions[0]
+    return next((name for name in versions if split in list_splits(root, name)), versions[0])
 
 
 def split_members(root: Path, version: str, split: str) -> list[str]:

@@ -43,6 +43,15 @@ def find_version(root: Path) -> str:
     Raises:
         FileNotFoundError: if the root is missing or has no version folder.
     """
+    return order_versions(root)[0]
+
+
+def order_versions(root: Path) -> list[str]:
+    """The versions a data root holds: trainval before mini before test before others.
+
+    Raises:
+        FileNotFoundError: if the root is missing or has no version folder.
+    """
     versions = list_versions(root)
     if not versions:
         raise MissingFileError(
@@ -51,7 +60,8 @@ def find_version(root: Path) -> str:
             f"`bev-data synth`"
         )
     preference = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
-    return next((name for name in preference if name in versions), versions[0])
+    known = [name for name in preference if name in versions]
+    return [*known, *(name for name in versions if name not in preference)]
 
 
 def require_tables(root: Path, version: str) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,29 @@ class DetectionMetrics:
     class_errors: dict[str, dict[str, float]]
     class_range: dict[str, float]
     num_samples: int
+
+    def over(self, classes: Sequence[str]) -> "DetectionMetrics":
+        """The same scores as means over some classes: those that a detector knows.
+
+        An error that none of them has leaves the nuScenes detection score; its mean is NaN.
+
+        Args:
+            classes: at least one; all ten give the official scores.
+
+        Raises:
+            InputError: if there is no such class.
+        """
+        if not classes or not set(classes) <= self.class_ap.keys():
+            raise InputError(f"classes must be some of {', '.join(self.class_ap)}, got {list(classes)}")
+        ap = float(np.mean([self.class_ap[name] for name in classes]))
+        errors = {}
+        for error in _ERRORS.values():
+            known = [v for name in classes if not np.isnan(v := self.class_errors[name][error])]
+            errors[f"m{error}"] = float(np.mean(known)) if known else float("nan")
+        # Five times the precision beside one score per error.
+        terms = [max(0.0, 1 - value) for value in errors.values() if not np.isnan(value)]
+        scores = {"mAP": ap, "NDS": (5 * ap + sum(terms)) / (5 + len(terms)), **errors}
+        return replace(self, **scores)  # type: ignore[arg-type]
 
     def summary(self) -> dict[str, float]:
         """The scores under their usual names: mAP, NDS, mATE, mASE, mAOE, mAVE, mAAE, and AP/<class>."""

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -34,7 +35,9 @@ class MovingAverage(WeightAveraging):
         if warmup < 0:
             raise InputError(f"ema_warmup must be 0 or more steps, got {warmup}")
         self.decay, self.warmup = decay, warmup
-        super().__init__(use_buffers=True, avg_fn=self.average)
+        # On the host: the number on the device would have to be waited for in every step.
+        self.steps = 0
+        super().__init__(use_buffers=True, multi_avg_fn=self.average)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin with the weights as they are; torch would take the first step's as they come."""
@@ -42,15 +45,31 @@ class MovingAverage(WeightAveraging):
         if self._average_model is not None:
             self._average_model.n_averaged.fill_(1)
 
-    def average(self, average: Tensor, current: Tensor, steps: Any) -> Tensor:
-        """Move an average toward a current value.
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the count of a run that goes on."""
+        assert self._average_model is not None
+        self.steps = int(self._average_model.n_averaged)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Follow where an optimiser step was taken."""
+        stepped = trainer.global_step > self._latest_update_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.steps += stepped
+
+    @torch.no_grad()
+    def average(self, averages: list[Tensor], currents: list[Tensor], _: Any) -> None:
+        """Move averages toward current values, all of one kind at once; whole numbers are taken over.
 
         Args:
-            average: so far.
-            current: after the step.
-            steps: number of the step, from 1.
+            averages: so far; changed in place.
+            currents: after the step.
         """
-        return average + (current - average) * (1 - self.decay_at(int(steps)))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - self.decay_at(self.steps))
+        else:
+            torch._foreach_copy_(averages, currents)
 
     def decay_at(self, step: int) -> float:
         """Share of the average that step number `step` keeps."""

@@ -83,6 +83,12 @@ class PredictionWriter(StageCallback):
         """Write what all processes found."""
         found = merge(gather(trainer, self.found))
         path = Path(self.path) if self.path else self.folder / "predictions.json"
+        whole = len(trainer.datamodule.datasets[stage].infos)  # type: ignore[attr-defined]
+        part = ""
+        if len(found) < whole:
+            # A name of its own: the test server, and whoever finds the file, takes it for the whole split.
+            path = path.with_suffix(f".part{path.suffix}")
+            part = f" of {whole}"
         classes = module.detector.class_names
         on_rank_zero(trainer, lambda: write_results(as_results(found, classes), path))
-        module.print(f"results of {len(found)} key frames: {path}")
+        module.print(f"results of {len(found)}{part} key frames: {path}")

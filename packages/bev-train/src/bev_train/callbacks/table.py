@@ -33,6 +33,9 @@ class ScoreTable(Callback):
         evaluation = next((c for c in trainer.callbacks if isinstance(c, NuScenesEvaluation)), None)  # type: ignore[attr-defined]
         reach = evaluation.class_range if evaluation else None
         where = f"boxes within {reach:g} m" if reach else "official class ranges"
+        classes = sorted(name.removeprefix("AP/") for name in scores if name.startswith("AP/"))
+        if "official_mAP" in scores:
+            where += f", {len(classes)} of 10 classes: {', '.join(classes)}"
         module.print(score_table(scores, f"{stage} epoch {trainer.current_epoch}, {where}"))
 
 
@@ -46,6 +49,7 @@ def score_table(scores: Mapping[str, float], title: str) -> str:
     classes = {name.removeprefix("AP/"): value for name, value in scores.items() if name.startswith("AP/")}
     rows: list[list[tuple[str, float]]] = [
         [(name, scores[name]) for name in ("mAP", "NDS", *ERRORS) if name in scores],
+        [(name, scores[name]) for name in ("official_mAP", "official_NDS") if name in scores],
         list(classes.items())[:5],
         list(classes.items())[5:],
     ]

@@ -66,7 +66,7 @@ def did_you_mean(name: str, near: Iterable[str], others: Iterable[str] = ()) -> 
     Args:
         name: as it was written.
         near: names to look for a similar one in.
-        others: names to fall back to.
+        others: names that go before those, such as the same one elsewhere.
     """
-    matches = [*difflib.get_close_matches(name, list(near), n=1, cutoff=0.75), *others]
+    matches = [*others, *difflib.get_close_matches(name, list(near), n=1, cutoff=0.75)]
     return f" (did you mean '{matches[0]}'?)" if matches else ""

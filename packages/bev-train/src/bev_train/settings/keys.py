@@ -18,8 +18,13 @@ from bev_train.settings.find import did_you_mean
 # A tree of known keys; None where a key takes any value, or a class whose own parser checks it.
 KeyTree = dict[str, "KeyTree | None"]
 
-# Where a setting is found whose key looks nothing like it any more.
+# Where a setting is found that users look for elsewhere: under a former key, one of another program, or one
+# that follows from another.
 MOVED = {
+    "data.classes": "model.detector.head.tasks",
+    "data.history.frames": "model.detector.frames",
+    "data.seed": "seed_everything",
+    "trainer.gpus": "trainer.devices",
     "data.train_split": "data.splits.train",
     "data.val_split": "data.splits.val",
     "data.test_split": "data.splits.test",
@@ -48,6 +53,7 @@ def check_keys(parser: LightningArgumentParser, configs: Sequence[Layer], option
             _check_key(tree, key, f" in {layer.path}")
     for option in options:
         name = option.partition("=")[0]
+        _check_moved(name.removeprefix("--"), "")
         # Values come between options; --config, --help and --print_config are no keys.
         if name.startswith("--") and name not in parser._option_string_actions:
             _check_key(tree, name.removeprefix("--").removesuffix("+").split("."), "")
@@ -94,7 +100,13 @@ def _flatten(tree: KeyTree, content: Mapping[str, Any], prefix: tuple[str, ...])
             yield prefix + parts
 
 
+def _check_moved(key: str, where: str) -> None:
+    if moved := MOVED.get(key):
+        raise InputError(f"unknown key '{key}'{where}: it is '{moved}'")
+
+
 def _check_key(tree: KeyTree, key: Sequence[str], where: str) -> None:
+    _check_moved(".".join(key), where)
     branch: KeyTree | None = tree
     for depth, part in enumerate(key):
         if branch is None or part in ("class_path", "init_args", "dict_kwargs"):
@@ -103,10 +115,7 @@ def _check_key(tree: KeyTree, key: Sequence[str], where: str) -> None:
             parent = ".".join(key[:depth])
             full = [f"{parent}.{name}" if parent else name for name in branch]
             elsewhere = [name for name in _all_keys(tree) if name.rpartition(".")[2] == key[-1]]
-            moved = MOVED.get(".".join(key[: depth + 1]))
-            hint = (
-                f": it is '{moved}'" if moved else did_you_mean(".".join(key[: depth + 1]), full, elsewhere)
-            )
+            hint = did_you_mean(".".join(key[: depth + 1]), full, elsewhere)
             raise InputError(f"unknown key '{'.'.join(key)}'{where}{hint}")
         branch = branch[part.removesuffix("+")]
 
@@ -137,6 +146,10 @@ def _reword(message: str) -> str:
     text = text.replace("typing.", "").replace(". Got value:", ", got")
     text = re.sub(r"Parser key \"([^\"]+)\": ?", r"\1: ", text)
     text = re.sub(r"Subcommand '\w+' does not accept option '([^']+)'", r"unknown key '\1'", text)
+    if found := re.fullmatch(
+        r"(.*expected (?:List|Tuple|tuple|list)\b.*), got (\d[\d.]*(?:,[\d.]+)+)\b.*", text
+    ):
+        return f"{found[1]}, got {found[2]}: write [{found[2]}]"
     if found := re.fullmatch(r"unrecognized arguments: (--)?(.*)", text):
         name = re.split("[ =]", found[2])[0]
         return f"unknown key '{name}'" if found[1] else f"unexpected argument '{name}'"

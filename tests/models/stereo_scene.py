@@ -187,7 +187,7 @@ def matcher(
 ) -> DynamicStereo:
     """A stereo search whose score is `gain` times the mean correlation."""
     settings = StereoConfig(tuple(ranges), iterations, samples, groups=GROUPS, min_sigma=0.1)
-    stereo = DynamicStereo(bins, **vars(settings), upsampling=1).eval()
+    stereo = DynamicStereo(bins, **settings.search, upsampling=1).eval()
     first, second, last = stereo.similarity_net
     with torch.no_grad():
         for parameter in stereo.similarity_net.parameters():

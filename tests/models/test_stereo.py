@@ -92,9 +92,9 @@ def search():
     torch.manual_seed(0)
     stereo = DynamicStereo(
         DepthBins(2, 10, 1),
-        **vars(
-            StereoConfig((2.0, 5.0, 10.0), iterations=2, groups=2, mask_channels=4, downsample_channels=8)
-        ),
+        **StereoConfig(
+            (2.0, 5.0, 10.0), iterations=2, groups=2, mask_channels=4, downsample_channels=8
+        ).search,
         upsampling=2,
     )
     features = torch.randn(2, 2, 4, 8, 12)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bev_models.config import LossConfig as LossConfig
     from bev_models.config import Quirks as Quirks
     from bev_models.config import StereoConfig as StereoConfig
+    from bev_models.config import VolumeConfig as VolumeConfig
     from bev_models.config import config_from_dict as config_from_dict
     from bev_models.depth_net import DepthNet as DepthNet
     from bev_models.depth_net import DepthNetOutput as DepthNetOutput
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from bev_models.stereo import StereoDepth as StereoDepth
     from bev_models.stereo import StereoSource as StereoSource
     from bev_models.view_transform import LiftSplat as LiftSplat
+    from bev_models.volume import VolumeDepth as VolumeDepth
+    from bev_models.volume import VolumeStereo as VolumeStereo
     from bev_models.weights import load_detector as load_detector
     from bev_models.weights import load_weights as load_weights
 
@@ -63,6 +66,7 @@ _NAMES = {
         "PUBLISHED_QUIRKS",
         "Quirks",
         "StereoConfig",
+        "VolumeConfig",
         "config_from_dict",
     ),
     "depth_net": ("DepthNet", "DepthNetOutput"),
@@ -74,6 +78,7 @@ _NAMES = {
     "published": ("PUBLISHED", "build_published"),
     "stereo": ("DynamicStereo", "StereoDepth", "StereoSource"),
     "view_transform": ("LiftSplat",),
+    "volume": ("VolumeDepth", "VolumeStereo"),
     "weights": ("load_detector", "load_weights"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -56,8 +56,36 @@ class DepthNetConfig:
 
 
 @dataclass(frozen=True)
+class VolumeConfig:
+    """Stereo by a dense matching volume (`bev_models.volume.VolumeStereo`).
+
+    Attributes:
+        stride: pixels per cell of the matching map: 1, 2 or 4.
+        channels: of a matching feature.
+        planes: depths at which frames are matched, each the same factor beyond the one before.
+        width: channels of the 3-D network that weighs the matches.
+    """
+
+    stride: int = 2
+    channels: int = 16
+    planes: int = 32
+    width: int = 8
+
+    def __post_init__(self) -> None:
+        if self.stride not in (1, 2, 4):
+            raise ValueError(f"volume stride must be 1, 2 or 4 pixels, got {self.stride}")
+        for name, value, least in (
+            ("channels", self.channels, 1),
+            ("planes", self.planes, 2),
+            ("width", self.width, 1),
+        ):
+            if value < least:
+                raise ValueError(f"volume {name} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True)
 class StereoConfig:
-    """Dynamic temporal stereo.
+    """Temporal stereo.
 
     Attributes:
         ranges: borders of the depth ranges in metres, first and last those of the depth bins; each range
@@ -69,6 +97,9 @@ class StereoConfig:
         min_sigma: least spread of the result, metres.
         mask_channels: width of the net that says where to trust stereo.
         downsample_channels: width of the net that brings stereo depth to the feature map.
+        kind: "em" is the published search, dynamic temporal stereo, which the attributes above are of;
+            "volume" a dense matching volume, which learns to match within minutes.
+        volume: of the matching volume.
     """
 
     ranges: tuple[float, ...] = (2.0, 8.0, 16.0, 28.0, 58.0)
@@ -79,6 +110,8 @@ class StereoConfig:
     min_sigma: float = 1.0
     mask_channels: int = 64
     downsample_channels: int = 256
+    kind: Literal["em", "volume"] = "em"
+    volume: VolumeConfig = field(default_factory=VolumeConfig)
 
     def __post_init__(self) -> None:
         if len(self.ranges) < 2 or any(a >= b for a, b in zip(self.ranges, self.ranges[1:], strict=False)):
@@ -87,6 +120,11 @@ class StereoConfig:
             raise ValueError(f"stereo samples must be odd, so that one is the mean, got {self.samples}")
         if self.iterations < 1:
             raise ValueError(f"stereo iterations must be at least 1, got {self.iterations}")
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """What the EM search is told (`bev_models.stereo.DynamicStereo`)."""
+        return {name: value for name, value in vars(self).items() if name not in ("kind", "volume")}
 
 
 @dataclass(frozen=True)
@@ -206,7 +244,7 @@ class DetectorConfig:
         frames: key frame and history, at least 2 with stereo.
         image: backbone and neck.
         depth_net: depth bins and net.
-        stereo: dynamic temporal stereo, or null for monocular depth.
+        stereo: temporal stereo, or null for monocular depth.
         bev: grid and encoder.
         head: classes, centre head and decoding.
         quirks: "published" for published weights, or single options.
@@ -227,7 +265,7 @@ class DetectorConfig:
         if self.frames < (2 if self.stereo else 1):
             least = "2 with stereo (set stereo to null for one)" if self.stereo else "1"
             raise ValueError(f"frames must be at least {least}, got {self.frames}")
-        if self.stereo:
+        if self.stereo and self.stereo.kind == "em":
             bins = self.depth_net.bins
             borders = [bins.index(border) for border in self.stereo.ranges]
             if borders[0] != 0 or borders[-1] != bins.count:
@@ -244,8 +282,9 @@ class LossConfig:
     Attributes:
         box_weight: of the L1 loss on boxes.
         depth_weight: of the cross entropy on depth.
-        stereo_weight: of the log-likelihood of lidar under what the stereo search finds; 0 as published,
-            where only the final depth tells the search what is right, which takes long.
+        stereo_weight: of a term that trains stereo on lidar directly: of the log-likelihood of lidar under
+            what the search finds, or of the cross entropy of the volume's matches; 0 as published, where only
+            the final depth tells stereo what is right, which takes long.
     """
 
     box_weight: float = 0.25
@@ -268,7 +307,7 @@ def config_from_dict(values: Mapping[str, Any]) -> DetectorConfig:
         | {
             "image": ImageEncoderConfig(**parts["image"]),
             "depth_net": DepthNetConfig(**depth_net | {"bins": DepthBins(**depth_net["bins"])}),
-            "stereo": StereoConfig(**stereo) if stereo else None,
+            "stereo": stereo and StereoConfig(**stereo | {"volume": VolumeConfig(**stereo["volume"])}),
             "bev": BEVEncoderConfig(**bev | {"grid": BEVGrid(**bev["grid"])}),
             "head": HeadConfig(**parts["head"]),
             "quirks": quirks if quirks == "published" else Quirks(**quirks),

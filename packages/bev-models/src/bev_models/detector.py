@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from bev_models.backbones import ResNet
 from bev_models.bev_encoder import BEVEncoder
-from bev_models.blocks import at_least_float32
 from bev_models.box_coder import BoxCoder, Detections
 from bev_models.cameras import Cameras, camera_vector
 from bev_models.center_head import CenterHead, TaskMaps
@@ -23,6 +22,7 @@ from bev_models.depth_net import DepthNet, DepthNetOutput
 from bev_models.necks import MultiScaleNeck
 from bev_models.stereo import DynamicStereo, StereoDepth, StereoSource
 from bev_models.view_transform import LiftSplat
+from bev_models.volume import Matching, VolumeDepth, VolumeStereo
 
 # Stride of the backbone's first stage, whose features stereo compares.
 _STEREO_STRIDE = 4
@@ -40,13 +40,16 @@ class Predictions(NamedTuple):
         depth_probs: depth distribution of the key frame.
         mono_depth_probs: the same before stereo; None in training, and where there is no stereo.
         stereo_density: what the stereo search found for the key frame, up to a factor, on its finer map; None
-            outside training, and where there is no stereo.
+            outside training, and where there is no such search.
+        matching: how well the other frames match the key frame's; None outside training, and where stereo is
+            no volume.
     """
 
     tasks: list[TaskMaps]
     depth_probs: Float[Tensor, "b n d h w"]
     mono_depth_probs: Float[Tensor, "b n d h w"] | None = None
     stereo_density: Float[Tensor, "b n d sh sw"] | None = None
+    matching: Matching | None = None
 
 
 class Frame(NamedTuple):
@@ -108,13 +111,21 @@ class Detector(nn.Module):
             mid_channels=depth_net.mid_channels,
             context_channels=depth_net.context_channels,
             bins=bins.count,
-            ranges=len(config.stereo.ranges) - 1 if config.stereo else 0,
+            ranges=len(config.stereo.ranges) - 1 if config.stereo and config.stereo.kind == "em" else 0,
             upsampling=upsampling,
             deformable=depth_net.deformable,
             checkpointing=checkpointing,
         )
-        self.stereo = None
-        if config.stereo:
+        self.stereo: DynamicStereo | VolumeStereo | None = None
+        if config.stereo and config.stereo.kind == "volume":
+            self.stereo = VolumeStereo(
+                bins,
+                image.stride,
+                **vars(config.stereo.volume),
+                behind=self.quirks.behind,
+                checkpointing=checkpointing,
+            )
+        elif config.stereo:
             if self.image_backbone.channels[0] % config.stereo.groups:
                 raise ValueError(
                     f"stereo groups must divide the {self.image_backbone.channels[0]} channels of the first "
@@ -122,7 +133,7 @@ class Detector(nn.Module):
                 )
             self.stereo = DynamicStereo(
                 bins,
-                **vars(config.stereo),
+                **config.stereo.search,
                 upsampling=upsampling,
                 behind=self.quirks.behind,
                 batch_ranges=self.quirks.batch_ranges,
@@ -192,7 +203,11 @@ class Detector(nn.Module):
         with nullcontext() if with_gradient else torch.no_grad():
             maps = self.image_backbone(images.flatten(0, 1))
             features = self.image_neck(maps)
-            return Frame(camera, features, maps[0].detach(), self.depth_net(features, camera))
+            depth = self.depth_net(features, camera)
+        if isinstance(self.stereo, VolumeStereo):
+            # A match has two sides: these features learn from all frames.
+            return Frame(camera, features, self.stereo.features(images.flatten(0, 1)), depth)
+        return Frame(camera, features, maps[0].detach(), depth)
 
     def tell(self, frame: Frame, camera: Float[Tensor, "bn 27"]) -> Frame:
         """A frame seen before, as a frame before a key frame with these cameras.
@@ -220,11 +235,13 @@ class Detector(nn.Module):
         bev = torch.cat([bev for bev, _, _ in lifted], dim=1)
         with torch.autocast(bev.device.type, enabled=False):
             tasks = self.head(self.bev_encoder(bev))
-        _, probs, density = lifted[0]
-        if density is None:
+        _, probs, found = lifted[0]
+        if found is None:
             return Predictions(tasks, probs)
         if self.training:
-            density = density.view(*probs.shape[:2], *density.shape[1:])
+            if isinstance(found, VolumeDepth):
+                return Predictions(tasks, probs, matching=found.matching)
+            density = found.depth.view(*probs.shape[:2], *found.depth.shape[1:])
             return Predictions(tasks, probs, stereo_density=density)
         mono = frames[0].depth.logits.detach().softmax(dim=1).view(probs.shape)
         return Predictions(tasks, probs, mono)
@@ -239,24 +256,24 @@ class Detector(nn.Module):
 
     def _lift(
         self, t: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]
-    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b n d h w"], Float[Tensor, "bn d sh sw"] | None]:
-        """BEV map, depth distribution and stereo density of frame t; with gradient for the key frame only."""
+    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b n d h w"], StereoDepth | VolumeDepth | None]:
+        """BEV map, depth distribution and what stereo found for frame t; gradient for the key frame only."""
         with nullcontext() if t == 0 else torch.no_grad():
-            probs, density = self._depth_probs(t, frames, cameras, image_size)
+            probs, found = self._depth_probs(t, frames, cameras, image_size)
             size = (probs.shape[-2], probs.shape[-1])
             projection = cameras.lift_projection(t, image_size, size, self.config.bev.grid, self.quirks.cells)
             rig = projection.shape[:2]
             probs = probs.view(*rig, *probs.shape[1:])
             context = frames[t].depth.context
             bev = self.view_transform(probs, context.view(*rig, *context.shape[1:]), projection)
-            return bev, probs, density
+            return bev, probs, found
 
     def _depth_probs(
         self, reference: int, frames: Sequence[Frame], cameras: Cameras, image_size: tuple[int, int]
-    ) -> tuple[Float[Tensor, "bn d h w"], Float[Tensor, "bn d sh sw"] | None]:
+    ) -> tuple[Float[Tensor, "bn d h w"], StereoDepth | VolumeDepth | None]:
         """Depth distribution of one frame: monocular logits, plus stereo against all other frames.
 
-        Also the density that the stereo search found.
+        Also what stereo found.
         """
         frame = frames[reference]
         logits = frame.depth.logits
@@ -264,7 +281,8 @@ class Detector(nn.Module):
             return logits.softmax(dim=1), None
         size = (logits.shape[-2], logits.shape[-1])
         stereo_size = (frame.stereo_features.shape[-2], frame.stereo_features.shape[-1])
-        mask_stride = _STEREO_STRIDE if self.quirks.mask_stride == "stereo" else None
+        searched = isinstance(self.stereo, DynamicStereo)
+        mask_stride = _STEREO_STRIDE if searched and self.quirks.mask_stride == "stereo" else None
         cells = self.quirks.cells
         sources = [
             StereoSource(
@@ -276,8 +294,8 @@ class Detector(nn.Module):
             for t in range(len(frames))
             if t != reference
         ]
-        found: StereoDepth = self.stereo(frame.depth, frame.stereo_features, sources)
-        return (logits + at_least_float32(found.logits) * found.mask).softmax(dim=1), found.depth
+        found: StereoDepth | VolumeDepth = self.stereo(frame.depth, frame.stereo_features, sources)
+        return (logits + found.added).softmax(dim=1), found
 
     def _check(self, images: Tensor, cameras: Cameras) -> None:
         """Hold the input against the configuration."""

@@ -14,9 +14,12 @@ from bev_models.config import DetectorConfig, LossConfig, resolve_quirks
 from bev_models.detector import Predictions
 from bev_models.grid import DepthBins
 from bev_models.targets import TaskTargets, center_targets
+from bev_models.volume import Matching
 
 # Keeps a density that has run out from dividing by zero, and its logarithm finite.
 _EPS = 1e-6
+# How far a match must move between 0.9 and 1.1 times the depth to tell one depth from another, input pixels.
+_MIN_PARALLAX = 3.0
 
 
 class Term(NamedTuple):
@@ -87,6 +90,8 @@ class DetectionLoss(nn.Module):
                 terms["depth"] = [depth_loss(predictions.depth_probs, lidar_depth, self.bins)]
                 if self.weights.stereo_weight and predictions.stereo_density is not None:
                     terms["stereo"] = [stereo_loss(predictions.stereo_density, lidar_depth, self.bins)]
+                if self.weights.stereo_weight and predictions.matching is not None:
+                    terms["stereo"] = [matching_loss(predictions.matching, lidar_depth)]
             return self._weighted(terms)
 
     def _weighted(self, terms: Mapping[str, Sequence[Term]]) -> dict[str, Tensor]:
@@ -155,6 +160,28 @@ def stereo_loss(
     probs = density.float() / (density.float().sum(2, keepdim=True) + _EPS)
     likelihood = probs.permute(0, 1, 3, 4, 2)[known].gather(1, index[known][:, None])
     return Term(-(likelihood + _EPS).log().sum(), known.sum().float())
+
+
+def matching_loss(matching: Matching, lidar_depth: Float[Tensor, "b n H W"]) -> Term:
+    """Cross entropy of the matching scores with the plane of the lidar point, where a match can tell.
+
+    That is at cells with lidar that another frame sees at that depth, and where the match moves with it.
+
+    Args:
+        matching: of the volume.
+        lidar_depth: metres, 0 where unknown.
+    """
+    scores, planes = matching.scores.float(), matching.planes
+    nearest = nearest_depth_of_cells(lidar_depth, (scores.shape[-2], scores.shape[-1])).flatten(0, 1)
+    known = (nearest >= planes[0]) & (nearest <= planes[-1])
+    index = torch.bucketize(nearest, (planes[1:] * planes[:-1]).sqrt())
+
+    def at_truth(values: Float[Tensor, "n p h w"]) -> Float[Tensor, "n h w"]:
+        return values.gather(1, index[:, None])[:, 0]
+
+    told = known & (at_truth(matching.seen) > 0) & (at_truth(matching.parallax) > _MIN_PARALLAX)
+    loss = F.cross_entropy(scores.permute(0, 2, 3, 1)[told], index[told], reduction="sum")
+    return Term(loss, told.sum().float())
 
 
 def nearest_depth_of_cells(

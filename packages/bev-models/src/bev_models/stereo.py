@@ -56,6 +56,11 @@ class StereoDepth(NamedTuple):
     logits: Float[Tensor, "n d h w"]
     mask: Float[Tensor, "n d h w"]
 
+    @property
+    def added(self) -> Float[Tensor, "n d h w"]:
+        """To the monocular logits."""
+        return at_least_float32(self.logits) * self.mask
+
 
 def candidate_offsets(samples: int, sampling_range: float) -> Float[Tensor, "k"]:
     """Offsets of the depth candidates from the mean, in standard deviations.

@@ -19,7 +19,7 @@ def add_import_av2(commands: "Commands") -> None:
         "Reads the feather files of one log, or of all logs of a folder in ROOT, and writes cameras, lidar,\n"
         "boxes, velocities and earlier images to ROOT/infos/av2_SPLIT.arrow. No file is copied.",
         epilog="example:\n  bev-data import-av2 data/av2/val data/av2\n"
-        "  bev-train fit CONFIG --data.root data/av2 --data.version av2 --data.train_split train",
+        "  bev-train fit CONFIG --data.root data/av2 --data.version av2 --data.splits.train train",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", type=Path, metavar="LOG_OR_FOLDER", help="a log, or a folder of logs")

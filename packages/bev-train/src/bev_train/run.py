@@ -34,7 +34,6 @@ from bev_train.settings.agree import check_device, check_precision, check_statis
 from bev_train.settings.bases import layers
 from bev_train.settings.find import COMMANDS, split_configs
 from bev_train.settings.keys import ArgumentParser, check_keys
-from bev_train.sync_norm import SyncNorms
 
 # What Lightning warns of though it is meant so.
 _EXPECTED_WARNINGS = (
@@ -231,8 +230,6 @@ class BevCLI(LightningCLI):
             kwargs["logger"] = self._loggers(output)
         if self.subcommand != "fit":
             kwargs["enable_checkpointing"] = False
-        if settings.get("sync_batchnorm"):
-            kwargs["plugins"] = [*_listed(settings.get("plugins")), SyncNorms()]
         kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._callbacks(output, settings)]
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
@@ -301,13 +298,6 @@ class BevCLI(LightningCLI):
 def _rank() -> int:
     """Of this process among all of the run, known before the others are started."""
     return int(rank_zero_only.rank)  # type: ignore[attr-defined]
-
-
-def _listed(value: Any) -> list[Any]:
-    """Lightning takes one plugin as well as several."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _frames_before(frames: int) -> int:

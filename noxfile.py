@@ -165,6 +165,13 @@ def cuda(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN_PYTHON)
+def fuzz(session: nox.Session) -> None:
+    """Damage files by chance and read them, each in a process of its own (`-- --cases 2000 --seed 1`)."""
+    _install(session, ("bev-data",))
+    session.run("python", "-m", "tests.fuzz.run", *session.posargs)
+
+
+@nox.session(python=MAIN_PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style, layout and the direction of imports."""
     session.install("-c", str(ROOT / "constraints.txt"), "ruff", "import-linter")

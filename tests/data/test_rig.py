@@ -213,7 +213,15 @@ def changed(**changes):
         ),
         ({"cameras": {"a": changed(intrinsics=np.eye(3) * 5), "b": changed()}}, "last row 0 0 1"),
         ({"cameras": {"a": changed(width=0), "b": changed()}}, "size of its image, got 0x48"),
-        ({"cameras": {"a": changed(file="/tmp/x.jpg"), "b": changed()}}, "relative to the data root"),
+        ({"cameras": {"a": changed(file="/tmp/x.jpg"), "b": changed()}}, "within the data root and relative"),
+        (
+            {"cameras": {"a": changed(file="../../x.jpg"), "b": changed()}},
+            "within the data root and relative",
+        ),
+        (
+            {"cameras": {"a": changed(intrinsics=np.diag([np.inf, 5.0, 1.0])), "b": changed()}},
+            "focal lengths above 0",
+        ),
         (
             {"lidar": LidarFrame("l", 0, np.zeros((4, 4)), np.eye(4))},
             "lidar of key frame t1 must have a rigid",

@@ -63,6 +63,12 @@ def test_broken_yaml(command, tmp_path):
     )
 
 
+def test_a_key_that_is_said_twice(command, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("trainer:\n  max_epochs: 1\n  max_epochs: 2\n")
+    sentence = refused(command("fit", "TINY", "overlay.yaml"))
+    assert "overlay.yaml must be YAML, got an error in line 3: the key 'max_epochs' is said twice" in sentence
+
+
 def test_config_that_is_no_mapping(command, tmp_path):
     (tmp_path / "overlay.yaml").write_text("- 1\n")
     assert "must map keys to values, got list" in refused(command("fit", "TINY", "overlay.yaml"))
@@ -78,8 +84,11 @@ def test_config_that_is_no_mapping(command, tmp_path):
         ),
         ("--model.schedule.warmup=2", "model.schedule.warmup must be a share of all steps, 0 to 1, got 2.0"),
         ("--model.schedule.milestones=[3,2]", "model.schedule.milestones must rise, got (3, 2)"),
-        ("--model.optimizer.lr=-1", "model.optimizer.lr must be positive, got -1.0"),
-        ("--model.optimizer.weight_decay=-1", "model.optimizer.weight_decay must not be negative, got -1.0"),
+        ("--model.optimizer.lr=-1", "model.optimizer.lr must be above 0 and at most 10, got -1.0"),
+        ("--model.optimizer.weight_decay=-1", "weight_decay must be at least 0 and at most 10, got -1.0"),
+        ("--model.optimizer.lr=1e30", "model.optimizer.lr must be above 0 and at most 10, got 1e+30"),
+        ("--model.schedule.gamma=-1", "model.schedule.gamma must be above 0 and at most 1, got -1.0"),
+        ("--model.loss.box_weight=-1", "loss box_weight must be at least 0 and at most 1e+06, got -1.0"),
         ("--model.detector.stereo.iterations=0", "stereo iterations must be at least 1, got 0"),
         ("--model.imagenet_weights=none.pth", "model.imagenet_weights: ImageNet weights"),
         ("--data.loader.batch_size=0", "data.loader.batch_size must be at least 1"),
@@ -191,8 +200,15 @@ def test_checkpoint_of_another_detector(command, trained):
     assert "model.detector.head.channels is 16 here and 8 there" in sentence
 
 
-def test_nan_stops_training_and_names_the_module(command):
-    result = command("fit", "TINY", "--model.optimizer.lr=1e30", "--pictures.count=0")
+def test_nan_stops_training_and_names_the_module(command, tmp_path, monkeypatch):
+    (tmp_path / "breaking.py").write_text(
+        "from lightning import Callback\n"
+        "class Break(Callback):\n"
+        "    def on_train_start(self, trainer, pl_module):\n"
+        "        next(pl_module.detector.image_backbone.parameters()).data.fill_(float('inf'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = command("fit", "TINY", "--trainer.callbacks+=breaking.Break", "--pictures.count=0")
     assert result.code == 1
     assert "the first module whose output is not finite is image_backbone." in result.error.splitlines()[-1]
 

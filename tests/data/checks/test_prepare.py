@@ -1,14 +1,13 @@
 """`bev-data prepare`: everything for all splits, again only what is missing, whole or not at all."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
+from bev_data.atomic import atomic_path
 from bev_data.checks.prepare import prepare
 from bev_data.commands.main import main
 from bev_data.infos.infos import Infos, open_infos
@@ -213,13 +212,11 @@ def test_a_full_disk_is_named_with_the_file(root):
 def test_leftovers_of_killed_runs_are_removed(root):
     folder = root / "infos"
     folder.mkdir()
-    old, young = folder / ".a.arrow.x.part", folder / ".b.arrow.y.part"
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 3600,) * 2)
-    prepare(root, check="none", progress=False)
-    assert not old.exists()
-    assert young.exists()
+    (folder / ".a.arrow.x.part").write_bytes(b"half")
+    with atomic_path(folder / "b.arrow") as living:
+        prepare(root, check="none", progress=False)
+        assert living.exists()
+    assert not (folder / ".a.arrow.x.part").exists()
 
 
 # Kills `prepare` at ten moments spread over its run, each on a fresh copy; then lets it finish. The process

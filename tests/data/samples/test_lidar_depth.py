@@ -8,7 +8,15 @@ import pytest
 from bev_data.geometry import pose
 from bev_data.infos.info import CameraFrame, LidarFrame
 from bev_data.samples.depth_files import write_depth_files
-from bev_data.samples.lidar_depth import depth_file, depth_points, project_lidar, read_depth_file, read_lidar
+from bev_data.samples.lidar_depth import (
+    _checksum,
+    depth_file,
+    depth_points,
+    project_lidar,
+    read_depth_file,
+    read_lidar,
+    write_depth_file,
+)
 
 LOOKS_AHEAD = pose([0.5, -0.5, 0.5, -0.5], [0, 0, 1.5])  # a camera 1.5 m above the ground
 AHEAD = CameraFrame(
@@ -105,3 +113,39 @@ def test_empty_sweeps_and_missing_depth_files_are_named(tmp_path):
     depth_file(tmp_path, AHEAD).write_bytes(b"12345")
     with pytest.raises(ValueError, match=r"triples of 12 bytes, got 5 bytes"):
         read_depth_file(tmp_path, AHEAD)
+
+
+def test_damaged_depth_files_are_not_believed(tmp_path):
+    """A bit of every byte, and every length; files of other projects by their values alone."""
+    points = np.array([[5.5, 7.25, 3.0], [60.0, 20.0, 12.5], [0.5, 33.0, 80.0]], dtype=np.float32)
+    path = depth_file(tmp_path, AHEAD)
+    write_depth_file(path, points)
+    content = path.read_bytes()
+    np.testing.assert_array_equal(read_depth_file(tmp_path, AHEAD), points)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"c\.jpg\.bin; make it with `bev-data depth-gt` again"):
+            read_depth_file(tmp_path, AHEAD)
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"c\.jpg\.bin; make it with"):
+            read_depth_file(tmp_path, AHEAD)
+    path.write_bytes(content[12:])
+    np.testing.assert_array_equal(read_depth_file(tmp_path, AHEAD), points)
+    for wrong in ([-3.0, 7, 3], [5, 1e6, 3], [5, 7, 0], [5, 7, -1], [5, 7, np.inf], [np.nan, 7, 3]):
+        path.write_bytes(np.array([wrong], dtype=np.float32).tobytes())
+        with pytest.raises(ValueError, match="pixels of its image and depths above 0 m"):
+            read_depth_file(tmp_path, AHEAD)
+
+
+def test_the_checksum_is_no_point_to_other_projects():
+    """They scale and crop in float32, round to int16 and keep what is inside of the image."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        u, v, depth = _checksum(rng.bytes(60))
+        scale = rng.uniform(0.2, 1.2)
+        pixel = (np.array([u, v]) * scale).clip(-32768, 32767).astype(np.int16)
+        assert depth == 0
+        assert (pixel < 0).all()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bev_data.errors import InputError
 from bev_data.geometry import pose
 from bev_data.infos.infos import build_infos
 from bev_data.nuscenes.taxonomy import CLASSES
@@ -114,8 +115,19 @@ def entry(**changes):
         (entry(sample_token="u"), "must carry that sample_token, got 'u'"),
         (entry(translation=[1.0, 2.0]), r"translation must be 3 finite numbers, got \[1.0, 2.0\] for t"),
         (entry(velocity=[0.0, float("nan")]), "velocity must be 2 finite numbers"),
-        (entry(size=[1.0, 0.0, 2.0]), r"size must be above 0 m, got \[1.0, 0.0, 2.0\] for t"),
-        (entry(detection_score="high"), "detection_score must be 1 finite numbers, got 'high'"),
+        (
+            entry(size=[1.0, 0.0, 2.0]),
+            r"size must be 3 finite numbers above 0 m, got \[1.0, 0.0, 2.0\] for t",
+        ),
+        (entry(detection_score="high"), "detection_score must be a number from 0 to 1, got 'high'"),
+        (entry(detection_score=1.5), "detection_score must be a number from 0 to 1, got 1.5 for t"),
+        (entry(detection_score="0.5"), "detection_score must be a number from 0 to 1, got '0.5'"),
+        (entry(detection_score=True), "detection_score must be a number from 0 to 1, got True"),
+        (entry(rotation=[0.0, 0.0, 0.0, 0.0]), "rotation must be 4 finite numbers, not all 0"),
+        (entry(rotation=[1.0, 0.0]), r"rotation must be 4 finite numbers, not all 0, got \[1.0, 0.0\]"),
+        (entry(translation=["1", "2", "3"]), "translation must be 3 finite numbers"),
+        (entry(translation=[10**400, 0, 0]), "translation must be 3 finite numbers, got .*00"),
+        (entry(detection_name=["car"]), r"detection_name must be one of car, .* got \['car'\]"),
         (entry(detection_name="tank"), "detection_name must be one of car, .* got 'tank'"),
         (entry(attribute_name="flying"), "attribute_name must be one of .* got 'flying'"),
         ({"t": entry()["t"] * 501}, "at most 500 boxes, got 501 for t"),
@@ -167,3 +179,44 @@ def test_results_of_a_test_split_are_ready_to_submit(write_database, tmp_path):
     del results[infos.tokens[2]]
     with pytest.raises(ValueError, match="got 1 missing and 0 unknown ones"):
         write_results(results, tmp_path / "test.json", tokens=infos.tokens)
+
+
+ENTRY = json.dumps(entry()["t"][0])
+SCORE = "detection_score must be a number from 0 to 1"
+
+
+def scored(text):
+    """A list of one box whose score is written so."""
+    before = '"detection_score": 0.5'
+    assert before in ENTRY
+    return "[" + ENTRY.replace(before, before[:-3] + text) + "]"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("[null]", "a box must be a mapping of its fields, got None for t"),
+        ("[1]", "a box must be a mapping of its fields, got 1 for t"),
+        (f'[{ENTRY[:-1]}, "size": [1, 2, 3]}}]', "must say each thing once, got 'size' twice"),
+        (f'[{ENTRY}], "t": [{ENTRY}]', "must say each thing once, got 't' twice"),
+        (scored("1" + "0" * 400), SCORE),
+        (scored("1" + "0" * 5000), "r.json"),
+        (scored("NaN"), "r.json"),
+        (scored("-0.5"), f"{SCORE}, got -0.5 for t"),
+        ("[" * 100_000, "must be JSON"),
+        ("[" * 100_000 + "]" * 100_000, "r.json"),
+        ("{}", "must have the form"),
+        ("null", "must have the form"),
+    ],
+)
+def test_files_with_broken_boxes_are_one_sentence(tmp_path, boxes, message):
+    path = tmp_path / "r.json"
+    path.write_text(f'{{"meta": {{}}, "results": {{"t": {boxes}}}}}')
+    with pytest.raises(InputError, match=message):
+        read_results(path)
+
+
+def test_fields_of_others_do_not_count_as_twice(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(f'{{"meta": {{"size": 3}}, "results": {{"t": [{ENTRY}]}}}}')
+    assert read_results(path) == entry()

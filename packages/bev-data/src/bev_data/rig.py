@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from bev_data.checks.files import FileChecker
 from bev_data.checks.problem import Problem
@@ -129,20 +129,23 @@ def _faults(frame: CameraFrame | LidarFrame) -> Iterator[str]:
     for field in ("sensor2ego", "ego2global"):
         if not _is_rigid(getattr(frame, field)):
             yield f"must have a rigid 4x4 {field} (rotation and translation), got {getattr(frame, field)!r}"
-    if Path(frame.file).is_absolute():
-        yield f"must have a file relative to the data root, got {frame.file}"
+    if Path(frame.file).is_absolute() or ".." in Path(frame.file).parts:
+        yield f"must have a file within the data root and relative to it, got {frame.file}"
     if isinstance(frame, LidarFrame):
         return
     matrix = np.asarray(frame.intrinsics)
-    if matrix.shape != (3, 3) or not (
-        matrix[0, 0] > 0 and matrix[1, 1] > 0 and (matrix[2] == [0, 0, 1]).all()
+    if (
+        matrix.shape != (3, 3)
+        or not np.isfinite(matrix).all()
+        or not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and (matrix[2] == [0, 0, 1]).all())
     ):
         yield f"must have 3x3 intrinsics with focal lengths above 0 and a last row 0 0 1, got {matrix!r}"
-    if frame.width < 1 or frame.height < 1:
+    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (frame.width, frame.height)):
         yield f"must have the size of its image, got {frame.width}x{frame.height}"
 
 
-def _is_rigid(matrix: NDArray[np.float64]) -> bool:
+def _is_rigid(matrix: ArrayLike) -> bool:
+    matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         return False
     rotation = matrix[:3, :3]

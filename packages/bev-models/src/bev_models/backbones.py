@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from bev_models.archive import check_archive
 from bev_models.blocks import apply_checkpointed
 
 # Seconds a server may take to answer.
@@ -159,6 +160,7 @@ def load_imagenet_weights(backbone: ResNet, source: str | Path = "imagenet") -> 
             raise FileNotFoundError(
                 f"ImageNet weights must be a file in torchvision's layout, none at {path}"
             )
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     try:

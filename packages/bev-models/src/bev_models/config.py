@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bev_models.grid import BEVGrid, DepthBins
+from bev_models.ranges import check_ranges, within
 
 PUBLISHED_TASKS: tuple[tuple[str, ...], ...] = (
     ("car",),
@@ -29,10 +30,13 @@ class ImageEncoderConfig:
     """
 
     depth: int = 50
-    width: int = 64
+    width: int = within(64, 1)
     frozen_stem: bool = True
     stride: int = 16
-    neck_channels: int = 128
+    neck_channels: int = within(128, 1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "image ")
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,13 @@ class DepthNetConfig:
     """
 
     bins: DepthBins = field(default_factory=DepthBins)
-    mid_channels: int = 512
-    context_channels: int = 80
+    mid_channels: int = within(512, 1)
+    context_channels: int = within(80, 1)
     deformable: bool = True
     aggregation: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "depth_net ")
 
 
 @dataclass(frozen=True)
@@ -103,23 +110,22 @@ class StereoConfig:
     """
 
     ranges: tuple[float, ...] = (2.0, 8.0, 16.0, 28.0, 58.0)
-    iterations: int = 3
-    samples: int = 3
-    sampling_range: float = 3.0
-    groups: int = 8
-    min_sigma: float = 1.0
-    mask_channels: int = 64
-    downsample_channels: int = 256
+    iterations: int = within(3, 1)
+    samples: int = within(3, 1)
+    sampling_range: float = within(3.0, 0, above=True)
+    groups: int = within(8, 1)
+    min_sigma: float = within(1.0, 0, above=True)
+    mask_channels: int = within(64, 1)
+    downsample_channels: int = within(256, 1)
     kind: Literal["em", "volume"] = "em"
     volume: VolumeConfig = field(default_factory=VolumeConfig)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "stereo ")
         if len(self.ranges) < 2 or any(a >= b for a, b in zip(self.ranges, self.ranges[1:], strict=False)):
             raise ValueError(f"stereo ranges must be at least two rising depths in metres, got {self.ranges}")
-        if self.samples < 1 or self.samples % 2 == 0:
+        if self.samples % 2 == 0:
             raise ValueError(f"stereo samples must be odd, so that one is the mean, got {self.samples}")
-        if self.iterations < 1:
-            raise ValueError(f"stereo iterations must be at least 1, got {self.iterations}")
 
     @property
     def search(self) -> dict[str, Any]:
@@ -140,8 +146,11 @@ class BEVEncoderConfig:
 
     grid: BEVGrid = field(default_factory=BEVGrid)
     depth: int = 18
-    channels: int = 160
-    neck_channels: int = 64
+    channels: int = within(160, 1)
+    neck_channels: int = within(64, 1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "bev ")
 
 
 @dataclass(frozen=True)
@@ -165,17 +174,18 @@ class HeadConfig:
     """
 
     tasks: tuple[tuple[str, ...], ...] = PUBLISHED_TASKS
-    channels: int = 64
+    channels: int = within(64, 1)
     heatmap_prior: float | None = 0.1
-    score_threshold: float = 0.1
-    nms_scale: tuple[float, ...] = (0.6, 0.4, 0.4, 0.7, 0.8, 0.9)
+    score_threshold: float = within(0.1, 0, 1)
+    nms_scale: tuple[float, ...] = within((0.6, 0.4, 0.4, 0.7, 0.8, 0.9), 0)
     nms_per_class: bool = False
     peak_size: int = 1
-    max_candidates: int = 500
-    max_boxes: int = 83
-    center_range: tuple[float, float, float] | None = None
+    max_candidates: int = within(500, 1)
+    max_boxes: int = within(83, 1)
+    center_range: tuple[float, float, float] | None = within(None, 0, above=True)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "head ")
         if not self.tasks or any(not task for task in self.tasks):
             raise ValueError(f"head tasks must be non-empty groups of class names, got {self.tasks}")
         names = [name for task in self.tasks for name in task]
@@ -287,9 +297,12 @@ class LossConfig:
             the final depth tells stereo what is right, which takes long.
     """
 
-    box_weight: float = 0.25
-    depth_weight: float = 3.0
-    stereo_weight: float = 0.0
+    box_weight: float = within(0.25, 0, 1e6)
+    depth_weight: float = within(3.0, 0, 1e6)
+    stereo_weight: float = within(0.0, 0, 1e6)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "loss ")
 
 
 def config_from_dict(values: Mapping[str, Any]) -> DetectorConfig:

@@ -17,7 +17,7 @@ def _count(name: str, low: float, high: float, step: float) -> int:
     if not (all(map(math.isfinite, (low, high, step))) and step > 0 and high > low):
         raise ValueError(f"{name} must be finite with low < high and a positive step, got {low, high, step}")
     count = (high - low) / step
-    if abs(count - round(count)) > 1e-4:
+    if abs(count - round(count)) > 1e-4 or round(count) < 1:
         raise ValueError(f"{name} must span a whole number of steps, got {low, high, step}: {count} steps")
     return round(count)
 

@@ -12,6 +12,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from bev_models.archive import check_archive
 from bev_models.config import DepthNetConfig, DetectorConfig, config_from_dict
 from bev_models.detector import Detector, build_detector
 from bev_models.published import PUBLISHED, build_published, from_published, is_published
@@ -23,7 +24,19 @@ _PREFIXES = ("detector.", "module.")
 # What safetensors files carry as JSON beside the weights.
 _SETTINGS = ("detector",)
 # What reading a file of something else, or a damaged one, ends in.
-_UNREADABLE = (RuntimeError, ValueError, TypeError, UnpicklingError, EOFError, safetensors.SafetensorError)
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    safetensors.SafetensorError,
+)
 # How many names a complaint lists.
 _SHOWN = 5
 
@@ -173,9 +186,11 @@ def recognise(state: Mapping[str, Tensor]) -> DetectorConfig:
 
 
 def _read_torch(path: Path) -> Any:
+    check_archive(path)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     with torch.serialization.safe_globals([(_Nothing, name) for name in names]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # What has just been checked is still in the system's cache: mapped, it is not copied once more.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

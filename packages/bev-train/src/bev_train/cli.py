@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from bev_data.errors import InputError
 from bev_train.errors import NonFiniteError, explain
 from bev_train.settings.find import COMMANDS, describe_config, shipped_configs, split_configs
+from bev_train.stopping import Stopped, listening
 
 
 def list_configs() -> None:
@@ -96,10 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
 
     Returns:
-        Exit code: 0, 1 where training met a value that is not finite, 2 for wrong input.
+        Exit code: 0, 1 where training met a value that is not finite, 2 for wrong input, 143 where SIGTERM
+        and 130 where Ctrl-C ended it.
     """
     try:
-        _dispatch(sys.argv[1:] if arguments is None else arguments)
+        with listening():
+            _dispatch(sys.argv[1:] if arguments is None else arguments)
+    except Stopped as stopped:
+        if stopped.saved:
+            print(f"{stopped}: {stopped.saved}", file=sys.stderr)
+        return stopped.code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:

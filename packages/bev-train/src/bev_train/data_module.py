@@ -27,6 +27,7 @@ from bev_data.samples.dataset import (
 from bev_data.samples.sequences import SequenceSampler
 from bev_train.loading import WAIT_S, EpochSampler, ResumableLoader
 from bev_train.shared_memory import check_shared_memory
+from bev_train.stopping import outlive_signals
 
 Stage = Literal["train", "val", "test", "predict"]
 
@@ -338,6 +339,7 @@ class DetectionDataModule(LightningDataModule):
             batch_size=self.loader.batch_size,
             sampler=self._sampler(stage, dataset),
             collate_fn=collate,
+            worker_init_fn=outlive_signals,
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
             timeout=WAIT_S if self.loader.num_workers > 0 else 0,

@@ -52,7 +52,25 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, (*_MENDABLE, *_of_lightning())):
         return one_line(_beyond_traceback(str(error), type(error)))
-    return None
+    return lost_worker(error)
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """Say what ended a data worker; None where that is not what the error is about."""
+    found = re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)", str(error))
+    if found is None:
+        return None
+    process, how = found[1], one_line(found[2])
+    if "Bus error" in how:
+        return (
+            f"data worker {process} ended by a bus error: a file that it reads, such as the infos, was cut "
+            "short, or the machine has no shared memory left: make the infos anew with `bev-data prepare`, "
+            "or give more shared memory (/dev/shm; docker run --shm-size)"
+        )
+    return (
+        f"data worker {process} was ended from outside ({how.rstrip('.')}), mostly because the machine has "
+        "no memory left: lower data.loader.num_workers or data.loader.batch_size"
+    )
 
 
 def _of_lightning() -> tuple[type[Exception], ...]:

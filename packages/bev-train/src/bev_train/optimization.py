@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bev_data.errors import InputError
+from bev_models.ranges import check_ranges, within
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,12 @@ class OptimizerConfig:
         weight_decay: of all parameters.
     """
 
-    lr: float | None = None
-    lr_per_image: float = 2e-4 / 64
-    weight_decay: float = 1e-7
+    lr: float | None = within(None, 0, 10, above=True)
+    lr_per_image: float = within(2e-4 / 64, 0, 10, above=True)
+    weight_decay: float = within(1e-7, 0, 10)
 
     def __post_init__(self) -> None:
-        for name, value in (("lr", self.lr), ("lr_per_image", self.lr_per_image)):
-            if value is not None and not value > 0:
-                raise InputError(f"model.optimizer.{name} must be positive, got {value}")
-        if self.weight_decay < 0:
-            raise InputError(f"model.optimizer.weight_decay must not be negative, got {self.weight_decay}")
+        _check_ranges(self, "model.optimizer.")
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,12 @@ class ScheduleConfig:
     """
 
     kind: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[int, ...] = (19, 23)
-    gamma: float = 0.1
+    milestones: tuple[int, ...] = within((19, 23), 0)
+    gamma: float = within(0.1, 0, 1, above=True)
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_ranges(self, "model.schedule.")
         if not 0 <= self.warmup < 1:
             raise InputError(f"model.schedule.warmup must be a share of all steps, 0 to 1, got {self.warmup}")
         if list(self.milestones) != sorted(self.milestones):
@@ -62,6 +60,13 @@ class ScheduleConfig:
     def needs_length(self) -> bool:
         """Whether the schedule depends on the length of the run."""
         return self.kind == "cosine" or self.warmup > 0
+
+
+def _check_ranges(config: object, name: str) -> None:
+    try:
+        check_ranges(config, name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def build_optimizer(

@@ -1,6 +1,7 @@
 """Lightning's command line around this project's model, data and callbacks."""
 
 import logging
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from bev_data.atomic import remove_leftovers
 from bev_data.errors import InputError
 from bev_models import load_weights
 from bev_models.published import is_published
@@ -25,11 +27,14 @@ from bev_train.callbacks.predictions import PredictionWriter
 from bev_train.callbacks.scores import NuScenesEvaluation
 from bev_train.callbacks.seed import StepSeed
 from bev_train.callbacks.speed import Speed
+from bev_train.callbacks.stop import StopAndSave, StopOnSignal
 from bev_train.callbacks.table import ScoreTable
 from bev_train.data_module import DetectionDataModule
 from bev_train.earlier import settle_folder
 from bev_train.errors import wrong_value
+from bev_train.folder import check_room, only_run
 from bev_train.module import DetectionModule
+from bev_train.saving import WholeCheckpoints, checkpoint_bytes
 from bev_train.settings.agree import check_device, check_precision, check_statistics
 from bev_train.settings.bases import layers
 from bev_train.settings.find import COMMANDS, split_configs
@@ -230,6 +235,7 @@ class BevCLI(LightningCLI):
             kwargs["logger"] = self._loggers(output)
         if self.subcommand != "fit":
             kwargs["enable_checkpointing"] = False
+        kwargs["plugins"] = [*_listed(settings.get("plugins")), WholeCheckpoints()]
         kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._callbacks(output, settings)]
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
@@ -238,10 +244,12 @@ class BevCLI(LightningCLI):
         """Train.
 
         Raises:
-            InputError: if a step's statistics would come from one augmented sample.
+            InputError: if a step's statistics would come from one augmented sample, or the output folder does
+                not take the checkpoints of the run.
         """
         together = self.trainer.world_size if self._get(self.config, "trainer.sync_batchnorm") else 1
         check_statistics(self.datamodule.loader.batch_size, self.datamodule.bev_aug, together)
+        self._check_room()
         self.trainer.fit(**kwargs, weights_only=True)
 
     def predict(self, **kwargs: Any) -> None:
@@ -265,15 +273,16 @@ class BevCLI(LightningCLI):
     def _callbacks(self, output: Path, settings: Any) -> list[Callback]:
         callbacks: list[Callback] = [ScoreTable()]
         if self.subcommand != "fit":
-            return callbacks
+            return [*callbacks, StopOnSignal()]
         callbacks += [StepSeed(), Speed()]
         ema = self._get(self.config, "ema")
         if ema is not None:
             callbacks.append(MovingAverage(ema, self._get(self.config, "ema_warmup")))
         if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             callbacks.append(LearningRateMonitor("step"))
-        if settings.get("enable_checkpointing") is not False:
-            folder = output.resolve() / "checkpoints"
+        keeps = settings.get("enable_checkpointing") is not False
+        folder = output.resolve() / "checkpoints"
+        if keeps:
             # Without validation there is no best.
             if settings.get("limit_val_batches") != 0:
                 callbacks.append(
@@ -282,7 +291,38 @@ class BevCLI(LightningCLI):
                     )
                 )
             callbacks.append(LastCheckpoint(folder))
+        keeps = keeps and not settings.get("fast_dev_run")
+        # After those, so that an epoch that ends is saved as ever.
+        callbacks.append(StopAndSave(folder / "last.ckpt") if keeps else StopOnSignal())
         return callbacks
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run in a folder of its own; other processes of the same run share it.
+
+        Raises:
+            InputError: if another run writes there.
+        """
+        output = Path(self._get(self.config, "output"))
+        if _rank() != 0:
+            super()._run_subcommand(subcommand)
+            return
+        with only_run(output):
+            remove_leftovers(output)
+            remove_leftovers(output / "checkpoints")
+            super()._run_subcommand(subcommand)
+
+    def _check_room(self) -> None:
+        """Hold what the run will write against its folder, in the first process.
+
+        Raises:
+            InputError: if it does not fit, or nothing can be written there.
+        """
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        kept = [callback.filename for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+        if kept and _rank() == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            average = any(isinstance(callback, MovingAverage) for callback in callbacks)
+            folder = Path(self._get(self.config, "output")) / "checkpoints"
+            check_room(folder, checkpoint_bytes(self.model, average), [f"{name}.ckpt" for name in kept])
 
     def _find_checkpoint(self, name: str | None) -> str | None:
         """Path of a checkpoint; `best` and `last` are those of the output folder."""
@@ -293,6 +333,13 @@ class BevCLI(LightningCLI):
         if not path.is_file():
             raise InputError(f"no such checkpoint: {path}")
         return str(path)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Lightning takes one plugin as well as several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _rank() -> int:
@@ -314,10 +361,13 @@ def _read_checkpoint(path: str) -> Mapping[str, Any]:
     Raises:
         InputError: if it holds no weights.
     """
+    began = time.perf_counter()
     try:
-        return read_file(path)
+        content = read_file(path)
     except ValueError as error:
         raise InputError(f"ckpt_path: {error}") from error
+    rank_zero_info(f"read {path} and compared its checksums in {time.perf_counter() - began:.2f} s")
+    return content
 
 
 def run(arguments: Sequence[str]) -> BevCLI:

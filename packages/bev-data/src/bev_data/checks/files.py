@@ -135,6 +135,8 @@ class FileChecker:
 
 def _ends_whole(path: Path) -> bool:
     with path.open("rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return True
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 64))
         return b"\xff\xd9" in file.read()

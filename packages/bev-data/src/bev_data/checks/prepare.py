@@ -1,6 +1,5 @@
 """`bev-data prepare`: all that a data root needs before training, in one go that may be stopped."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from bev_data.atomic import remove_leftovers
 from bev_data.checks import Report, check_version
 from bev_data.errors import InputError, MissingFileError
 from bev_data.infos.arrow import Incomplete
@@ -38,8 +38,6 @@ _ARCHIVES = {
 }
 # Key frames whose files are read to check what was made.
 _CHECKED_FRAMES = 100
-# A temporary file that nobody has written to for so long was left by a process that was killed; seconds.
-_ABANDONED = 600.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,8 @@ def prepare(
         OSError: if a file cannot be written.
     """
     names = _versions(root, versions)
-    _remove_abandoned(infos_folder(root), root / "depth_gt")
+    for folder in (infos_folder(root), root / "depth_gt"):
+        remove_leftovers(folder)
     for path in split_files:
         if len(names) > 1:
             raise InputError(f"with a split file, say for which version it is: {', '.join(names)}")
@@ -253,11 +252,3 @@ def _prepare_split(
 def _most_lenient(splits: Sequence[PreparedSplit]) -> Incomplete:
     policies = {split.infos.header.incomplete for split in splits}
     return next((policy for policy in ("available", "drop") if policy in policies), "refuse")
-
-
-def _remove_abandoned(*folders: Path) -> None:
-    now = time.time()
-    for folder in folders:
-        for path in folder.glob(".*.part"):
-            if now - path.stat().st_mtime > _ABANDONED:
-                path.unlink()

@@ -16,29 +16,29 @@ share:
 *frame* is (file string, timestamp int64, sensor2ego 16 x float64, ego2global 16 x float64), matrices row by
 row. `camera` indexes the camera names of the metadata; `step` is 0 for the key frame and k for the k-th image
 before it. The schema's metadata: `bev_data.infos` (the format's number), `version`, `split`, `cameras` and
-`num_sweeps` as JSON; `tables`, `incomplete`.
+`num_sweeps` as JSON; `tables`, `incomplete`. Behind the Arrow file come checksums (`bev_data.infos.blocks`).
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError, MissingFileError
+from bev_data.infos.blocks import append_checksums
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 
 # What to do with key frames that lack an image or a lidar sweep of the tables: end with an error, leave them
 # out, leave out those whose files are not there as well, or keep them for what needs no images.
 Incomplete = Literal["refuse", "drop", "available", "keep"]
 
-FORMAT = "1"
-_FORMAT_KEY = b"bev_data.infos"
+FORMAT = "2"
+FORMAT_KEY = b"bev_data.infos"
 
 
 def _vector(n: int) -> pa.DataType:
@@ -203,7 +203,7 @@ def join(batches: Sequence[pa.RecordBatch], header: Header) -> pa.RecordBatch:
     table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     joined = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=SCHEMA)
     metadata = {
-        _FORMAT_KEY: FORMAT,
+        FORMAT_KEY: FORMAT,
         "version": header.version,
         "split": header.split,
         "cameras": json.dumps(list(header.cameras)),
@@ -228,137 +228,9 @@ def read_header(batch: pa.RecordBatch) -> Header:
 
 
 def write_file(batch: pa.RecordBatch, path: Path) -> None:
-    """Write a batch whole or not at all."""
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
-
-
-def map_file(path: Path) -> pa.RecordBatch:
-    """Map a file into memory; nothing is read before it is used.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not an infos file, or one of another format.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"the infos file {path} does not exist; make it with `bev-data prepare`")
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
-        number = (reader.schema.metadata or {}).get(_FORMAT_KEY)
-        batches = reader.num_record_batches
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"the infos file must be an Arrow file that bev-data wrote, got {path} ({error}); "
-            f"make it again with `bev-data prepare`"
-        ) from error
-    if number is None or number.decode() != FORMAT or batches != 1:
-        got = "none" if number is None else number.decode()
-        raise InputError(
-            f"the infos file must have format {FORMAT}, got {got} in {path}; "
-            f"make it again with `bev-data prepare`"
-        )
-    return reader.get_batch(0)
-
-
-class _Rows:
-    """A list column as NumPy views: `bounds(i)` are the entries of row i."""
-
-    def __init__(self, column: pa.ListArray) -> None:
-        self._offsets = column.offsets.to_numpy()
-        self._values = column.values
-        self._fields: dict[str, Any] = {}
-
-    def __len__(self) -> int:
-        return int(self._offsets[-1] - self._offsets[0])
-
-    def bounds(self, row: int) -> range:
-        return range(int(self._offsets[row]), int(self._offsets[row + 1]))
-
-    @property
-    def row_of_entry(self) -> NDArray[np.int64]:
-        return np.repeat(np.arange(len(self._offsets) - 1), np.diff(self._offsets))
-
-    def field(self, name: str) -> Any:
-        """A field of the entries: an array of numbers [entries, ...], or an Arrow array of strings."""
-        if name not in self._fields:
-            array = self._values.field(name)
-            if pa.types.is_fixed_size_list(array.type):
-                self._fields[name] = array.values.to_numpy().reshape(-1, array.type.list_size)
-            else:
-                self._fields[name] = array if pa.types.is_string(array.type) else array.to_numpy()
-        return self._fields[name]
-
-
-class Columns:
-    """The columns of a batch, and rows of it as `Info`."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self._tokens, self._scenes = batch.column("token"), batch.column("scene")
-        self.timestamps: NDArray[np.int64] = batch.column("timestamp").to_numpy()
-        self.prev: NDArray[np.int32] = batch.column("prev").to_numpy()
-        self.images = _Rows(batch.column("images"))
-        self.lidar = _Rows(batch.column("lidar"))
-        self.annotations = _Rows(batch.column("annotations"))
-
-    def info(self, row: int, header: Header) -> Info:
-        """One row."""
-        steps: list[dict[str, CameraFrame]] = [{}]
-        images = self.images
-        for i in images.bounds(row):
-            step = int(images.field("step")[i])
-            while len(steps) <= step:
-                steps.append({})
-            steps[step][header.cameras[images.field("camera")[i]]] = CameraFrame(
-                *self._frame(images, i),
-                intrinsics=images.field("intrinsics")[i].reshape(3, 3),
-                width=int(images.field("width")[i]),
-                height=int(images.field("height")[i]),
-            )
-        lidars = [LidarFrame(*self._frame(self.lidar, i)) for i in self.lidar.bounds(row)]
-        prev = int(self.prev[row])
-        return Info(
-            token=self._tokens[row].as_py(),
-            scene=self._scenes[row].as_py(),
-            timestamp=int(self.timestamps[row]),
-            prev=None if prev < 0 else prev,
-            cameras=steps[0],
-            sweeps=tuple(steps[1:]),
-            lidar=lidars[0] if lidars else None,
-            annotations=self._annotations(row),
-        )
-
-    @staticmethod
-    def _frame(rows: _Rows, i: int) -> tuple[str, int, NDArray[np.float64], NDArray[np.float64]]:
-        return (
-            rows.field("file")[i].as_py(),
-            int(rows.field("timestamp")[i]),
-            rows.field("sensor2ego")[i].reshape(4, 4),
-            rows.field("ego2global")[i].reshape(4, 4),
-        )
-
-    def _annotations(self, row: int) -> Annotations:
-        rows, bounds = self.annotations, self.annotations.bounds(row)
-        part = slice(bounds.start, bounds.stop)
-
-        def strings(name: str) -> tuple[str, ...]:
-            return tuple(rows.field(name)[part].to_pylist())
-
-        return Annotations(
-            tokens=strings("token"),
-            categories=strings("category"),
-            centers=rows.field("center")[part],
-            sizes=rows.field("size")[part],
-            rotations=rows.field("rotation")[part],
-            velocities=rows.field("velocity")[part],
-            num_lidar_pts=rows.field("num_lidar_pts")[part].astype(np.int64),
-            num_radar_pts=rows.field("num_radar_pts")[part].astype(np.int64),
-            attributes=strings("attribute"),
-        )
-
-    def tokens(self) -> list[str]:
-        """Sample tokens of all rows."""
-        return list(self._tokens.to_pylist())
+    """Write a batch with checksums behind it, whole or not at all."""
+    with atomic_path(path) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        with temporary.open("r+b") as file:
+            append_checksums(file)

@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from bev_data.errors import InputError
 from bev_data.infos import arrow
-from bev_data.infos.arrow import Columns, Header, Incomplete
+from bev_data.infos.arrow import Header, Incomplete
+from bev_data.infos.blocks import CheckedFile
 from bev_data.infos.build import build_record_batch
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame, enough_points
+from bev_data.infos.mapped import Columns, map_file
 from bev_data.locations import infos_folder, infos_path
 from bev_data.nuscenes.columns import TableColumns
 from bev_data.nuscenes.splits import split_fingerprint, split_members
@@ -44,9 +46,12 @@ class Infos(Sequence[Info]):
         path: the file; None for an `Infos` that was only built.
     """
 
-    def __init__(self, records: pa.RecordBatch, path: Path | None = None) -> None:
+    def __init__(
+        self, records: pa.RecordBatch, path: Path | None = None, file: CheckedFile | None = None
+    ) -> None:
         self._records = records
-        self._columns = Columns(records)
+        self._columns = Columns(records, file)
+        self._file = file
         self.header = arrow.read_header(records)
         self.path = path
 
@@ -90,10 +95,14 @@ class Infos(Sequence[Info]):
             ValueError: if it is damaged, no infos file, or one of another format.
         """
         # Absolute, so that it is found from a worker with another working directory.
-        return cls(arrow.map_file(Path(path)), Path(path).absolute())
+        records, file = map_file(Path(path))
+        return cls(records, Path(path).absolute(), file)
 
     def save(self, path: Path | str) -> "Infos":
         """Write the file, whole or not at all, and return the `Infos` that lives in it."""
+        if self._file is not None:
+            # What is damaged must not get checksums that say it is not.
+            self._file.check(0, len(self._file.contents))
         arrow.write_file(self._records, Path(path))
         return Infos.load(path)
 
@@ -131,7 +140,7 @@ class Infos(Sequence[Info]):
         """By key frame: whether all these cameras have the sweep of this index (0 = the nearest)."""
         images = self._columns.images
         ids = [self.cameras.index(name) for name in cameras]
-        wanted = (images.field("step") == index + 1) & np.isin(images.field("camera"), ids)
+        wanted = (images.whole_field("step") == index + 1) & np.isin(images.whole_field("camera"), ids)
         found: NDArray[np.bool_] = np.bincount(images.row_of_entry[wanted], minlength=len(self)) == len(ids)
         return found
 
@@ -145,8 +154,9 @@ class Infos(Sequence[Info]):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str], NDArray[np.bool_]]:
         """All boxes: index of key frame, index of category, names of categories, whether points suffice."""
         rows = self._columns.annotations
-        encoded = rows.field("category").dictionary_encode()
-        lidar, radar = (rows.field(name).astype(np.int64) for name in ("num_lidar_pts", "num_radar_pts"))
+        encoded = rows.whole_field("category").dictionary_encode()
+        counts = (rows.whole_field(name).astype(np.int64) for name in ("num_lidar_pts", "num_radar_pts"))
+        lidar, radar = counts
         names = encoded.dictionary.to_pylist()
         categories = encoded.indices.to_numpy().astype(np.int64)
         return rows.row_of_entry, categories, names, enough_points(lidar, radar, min_points)

@@ -1,8 +1,7 @@
 """Infos of BEVDepth and BEVStereo: their pickles in and out.
 
 `nuscenes_12hz_infos_*.pkl` and `nuscenes_infos_*.pkl` hold a list of key frames, each a dictionary of table
-records: `cam_infos`, `cam_sweeps`, `lidar_infos`, `ann_infos`. A pickle can carry code, which runs while it
-is read; here nothing but plain data and NumPy arrays gets through.
+records: `cam_infos`, `cam_sweeps`, `lidar_infos`, `ann_infos`.
 """
 
 import pickle
@@ -17,14 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError, MissingFileError
+from bev_data.errors import InputError
 from bev_data.geometry import matrix_to_quaternion, pose
 from bev_data.infos.build import order_cameras
 from bev_data.infos.info import Annotations, CameraFrame, Info, LidarFrame
 from bev_data.infos.infos import Infos
+from bev_data.infos.plain_pickle import load_plain_pickle
+from bev_data.memory import bounded_memory
 
 Record = Mapping[str, Any]
 
+# Bytes in memory that a byte of a pickle may become here.
+_GROWTH = 100
 _POSE_TIME = 50_000  # microseconds that a pose may be from its recording
 
 
@@ -66,9 +69,12 @@ def import_pickle(path: Path, root: Path, *, version: str, split: str) -> Import
     reader = _Reader(root)
     infos: list[Info] = []
     try:
-        for entry in entries:
-            infos.append(reader.info(entry, infos))
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        # Lists that hold each other many times over are short in a file and endless as an array.
+        with bounded_memory(_GROWTH * path.stat().st_size):
+            for entry in entries:
+                infos.append(reader.info(entry, infos))
+    # Whatever comes out of a damaged file is about that file.
+    except Exception as error:
         raise InputError(
             f"key frame {len(infos)} must have the records of a BEVDepth pickle, got another one in {path}: "
             f"{type(error).__name__} {error}"
@@ -77,66 +83,6 @@ def import_pickle(path: Path, root: Path, *, version: str, split: str) -> Import
     return Imported(
         Infos.from_list(infos, version=version, split=split, cameras=cameras), reader.dropped_sweeps
     )
-
-
-class _Latin1:
-    """Stands in for `_codecs.encode`, by which old protocols write bytes; without attributes to set."""
-
-    __slots__ = ()
-
-    def __call__(self, text: str, encoding: str) -> bytes:
-        if encoding != "latin1":
-            raise InputError(f"bytes in a pickle must be encoded as latin1, got {encoding!r}")
-        return text.encode("latin1")
-
-
-_PLAIN = {
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    ),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("collections", "OrderedDict"),
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _Latin1()
-        if (module, name) in _PLAIN:
-            # NumPy 2 moved its core; both names mean the same functions.
-            found = module if hasattr(np, "_core") else module.replace("numpy._core", "numpy.core")
-            return super().find_class(found, name)
-        raise InputError(
-            f"it must hold plain data and NumPy arrays only, got {module}.{name}, which may run code"
-        )
-
-
-def load_plain_pickle(path: Path) -> Any:
-    """Contents of a pickle of plain data and NumPy arrays; nothing else in it is looked up or run.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or holds anything else.
-    """
-    try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
-    except FileNotFoundError:
-        raise MissingFileError(f"the pickle {path} does not exist") from None
-    except InputError as error:
-        raise InputError(
-            f"the pickle {path} is not read: {error}; make infos from the tables with `bev-data prepare`"
-        ) from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(
-            f"the pickle must be whole, got a damaged file: {path} ({error}); make infos from the tables "
-            f"with `bev-data prepare`"
-        ) from error
 
 
 class _Reader:

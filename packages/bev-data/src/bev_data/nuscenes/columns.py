@@ -25,6 +25,9 @@ F64 = NDArray[np.float64]
 # Instead of a row number: the link is empty; the table has no such record.
 NO_LINK, BROKEN_LINK = -1, -2
 
+# Absolute paths, and those that go up.
+_OUTSIDE = r"^/|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
+
 # Seconds between two annotations of an object beyond which they tell no velocity (source: the devkit).
 _MAX_VELOCITY_TIME = 1.5
 
@@ -150,12 +153,18 @@ class TableColumns:
         kept = [row for row, chosen in zip(every, valid & (channel >= 0), strict=True) if chosen]
         calibration, channel = calibration[valid & (channel >= 0)], channel[valid & (channel >= 0)]
         del every
+        files = strings([row.filename for row in kept])
+        for i in np.flatnonzero(pc.match_substring_regex(files, _OUTSIDE).to_numpy(zero_copy_only=False))[:1]:
+            raise InputError(
+                f"a filename in the table sample_data.json of {self.folder} must lead to a file within the "
+                f"data root, got {files[int(i)].as_py()!r}"
+            )
         tokens = strings([row.token for row in kept])
         poses = strings([row.ego_pose_token for row in kept])
         rotation, translation, has_pose, pose_timestamp = self._poses(poses)
         return Recordings(
             tokens=tokens,
-            files=strings([row.filename for row in kept]),
+            files=files,
             timestamp=np.array([row.timestamp for row in kept], dtype=np.int64),
             size=np.array([(row.width, row.height) for row in kept], dtype=np.int64).reshape(-1, 2),
             is_key=np.array([row.is_key_frame for row in kept], dtype=bool),

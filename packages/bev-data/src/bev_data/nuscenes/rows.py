@@ -7,11 +7,15 @@ dictionaries, which the devkit makes of them, they fill several times the memory
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from bev_data.errors import InputError, MissingFileError
+
+# What columns hold without wrapping around.
+Whole = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Row(msgspec.Struct, gc=False):
@@ -25,14 +29,14 @@ class SceneRow(Row, gc=False):
 
     name: str
     first_sample_token: str
-    nbr_samples: int
+    nbr_samples: Whole
 
 
 class SampleRow(Row, gc=False):
     """A key frame; `timestamp` in microseconds."""
 
     scene_token: str
-    timestamp: int
+    timestamp: Whole
     prev: str
     next: str
 
@@ -59,10 +63,10 @@ class SampleDataRow(Row, gc=False):
     sample_token: str
     ego_pose_token: str
     calibrated_sensor_token: str
-    timestamp: int
+    timestamp: Whole
     is_key_frame: bool
-    height: int
-    width: int
+    height: Pixels
+    width: Pixels
     filename: str
     prev: str
     next: str
@@ -72,7 +76,7 @@ class SampleDataRow(Row, gc=False):
 class EgoPoseRow(Row, gc=False):
     """Where the vehicle was: metres and a quaternion (w, x, y, z) in the map."""
 
-    timestamp: int
+    timestamp: Whole
     rotation: tuple[float, float, float, float]
     translation: tuple[float, float, float]
 
@@ -88,8 +92,8 @@ class AnnotationRow(Row, gc=False):
     rotation: tuple[float, float, float, float]
     prev: str
     next: str
-    num_lidar_pts: int
-    num_radar_pts: int
+    num_lidar_pts: Whole
+    num_radar_pts: Whole
 
 
 class InstanceRow(Row, gc=False):
@@ -154,7 +158,7 @@ def read_loosely(folder: Path, table: str) -> list[dict[str, Any]]:
 def _parse(folder: Path, table: str) -> Any:
     try:
         return json.loads(_read(folder, table))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"the table must be JSON, got a damaged file: {folder / table}.json ({error}); unpack the "
             f"metadata archive again"
@@ -178,7 +182,7 @@ def _mended(row: Any, kind: type[Row]) -> Any:
     mended = dict(row)
     for field in msgspec.structs.fields(kind):
         value = mended.get(field.name)
-        if field.type is not int or isinstance(value, int):
+        if field.type not in (Whole, Pixels) or isinstance(value, int):
             continue
         if isinstance(value, float) and math.isfinite(value):
             mended[field.name] = round(value)

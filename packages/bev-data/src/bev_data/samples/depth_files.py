@@ -5,10 +5,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bev_data.atomic import atomic_path
+from bev_data.errors import InputError
+from bev_data.infos.info import CameraFrame
 from bev_data.infos.infos import Infos
 from bev_data.parallel import parallel_map
-from bev_data.samples.lidar_depth import depth_file, depth_points
+from bev_data.samples.lidar_depth import depth_file, depth_points, read_depth_file, write_depth_file
 
 
 def write_depth_files(
@@ -42,17 +43,17 @@ def write_depth_files(
 
 def _write_key_frame(root: Path, infos: Infos, overwrite: bool, row: int) -> int:
     info = infos[row]
-    paths = {name: depth_file(root, info.cameras[name]) for name in infos.cameras}
-    todo = tuple(name for name, path in paths.items() if overwrite or not _is_whole(path))
+    todo = tuple(name for name in infos.cameras if overwrite or not _is_whole(root, info.cameras[name]))
     if not todo:
         return 0
     for name, points in zip(todo, depth_points(root, info, todo), strict=True):
-        with atomic_path(paths[name]) as temporary:
-            # Not tofile, which does not tell when a disk is full.
-            temporary.write_bytes(points.tobytes())
+        write_depth_file(depth_file(root, info.cameras[name]), points)
     return len(todo)
 
 
-def _is_whole(path: Path) -> bool:
-    # Other tools may have left a file cut off in a triple.
-    return path.is_file() and path.stat().st_size % 12 == 0
+def _is_whole(root: Path, camera: CameraFrame) -> bool:
+    try:
+        read_depth_file(root, camera)
+    except (FileNotFoundError, InputError):
+        return False
+    return True

@@ -91,7 +91,8 @@ def open_image(path: Path, frame: CameraFrame) -> ImageFile.ImageFile:
             image = Image.open(path)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    # Pillow's formats have no error in common.
+    except Exception as error:
         raise _damaged(path, error) from error
     fault = None
     if image.size != (frame.width, frame.height):
@@ -115,7 +116,7 @@ def _decoded(path: Path, image: Image.Image) -> Image.Image:
         # A palette with several transparent colours becomes plain colours by way of transparency.
         colored = image.convert("RGBA") if "transparency" in image.info else image
         return colored.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:
         raise _damaged(path, error) from error
 
 
@@ -132,10 +133,15 @@ def _fast_pixels(path: Path) -> UInt8[U8, "h w 3"] | None:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     encoded = np.fromfile(path, dtype=np.uint8)
     try:
-        pixels = cv2.imdecode(encoded, flags) if encoded.size else None
+        pixels = cv2.imdecode(encoded, flags) if _ends(encoded) else None
     except cv2.error:
         return None
     return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+def _ends(encoded: UInt8[U8, "k"]) -> bool:
+    """Whether a JPEG has its end, without which OpenCV fills up in silence; other formats are left to it."""
+    return encoded[:2].tobytes() != b"\xff\xd8" or b"\xff\xd9" in encoded[-64:].tobytes()
 
 
 def _missing(path: Path) -> MissingFileError:

@@ -2,9 +2,10 @@
 
 A depth file (`depth_gt/<image file name>.bin` in the data root) holds these triples as float32: u and v in
 pixels of the original image, depth in metres along the optical axis. It is the layout of BEVDepth and
-BEVStereo.
+BEVStereo. Files of this package begin with a checksum, which those projects drop as a point of no pixel.
 """
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.feather
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from bev_data.atomic import atomic_path
 from bev_data.errors import InputError, MissingFileError
 from bev_data.geometry import invert
 from bev_data.infos.info import CameraFrame, Info, LidarFrame
@@ -21,6 +23,8 @@ from bev_data.infos.info import CameraFrame, Info, LidarFrame
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
+# Pixels left of and above every image from which on checksums lie.
+_OUTSIDE = 1 << 14
 _VALUES_PER_POINT = 5  # x y z intensity ring
 _MEND = "download its archive again, or pass lidar_depth=False where depth is not needed"
 
@@ -134,17 +138,55 @@ def read_depth_file(root: Path, camera: CameraFrame) -> Float[F32, "j 3"]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is cut off.
+        ValueError: if it is damaged.
     """
     path = depth_file(root, camera)
     mend = "make it with `bev-data depth-gt`"
     try:
-        values = np.fromfile(path, dtype=np.float32)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise MissingFileError(f"the depth file {path} is missing; {mend}") from None
-    size = path.stat().st_size
-    if size % 12:
+    if len(content) % 12 or not content:
         raise InputError(
-            f"a depth file must hold triples of 12 bytes, got {size} bytes in {path}; {mend} again"
+            f"a depth file must hold triples of 12 bytes, got {len(content)} bytes in {path}; {mend} again"
         )
-    return values.reshape(-1, 3)
+    triples = np.frombuffer(content, dtype=np.float32).reshape(-1, 3)
+    if _is_checksum(triples[0]):
+        triples = triples[1:]
+        if _checksum(content[12:]).tobytes() != content[:12]:
+            raise InputError(f"a depth file must be whole, got a damaged one: {path}; {mend} again")
+    u, v, depth = triples.T
+    inside = (u >= 0) & (u <= camera.width) & (v >= 0) & (v <= camera.height)
+    if not (inside & (depth > 0) & (depth < np.inf)).all():
+        raise InputError(
+            f"a depth file must hold pixels of its image and depths above 0 m, got others in {path}; "
+            f"{mend} again"
+        )
+    return triples
+
+
+def write_depth_file(path: Path, triples: Float[F32, "j 3"]) -> None:
+    """Write a depth file, whole or not at all, with a checksum as its first triple.
+
+    That one lies outside of every image at depth 0, where readers of the published layout drop it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    content = triples.tobytes()
+    with atomic_path(path) as temporary:
+        # Not tofile, which does not tell when a disk is full.
+        temporary.write_bytes(_checksum(content).tobytes() + content)
+
+
+def _checksum(content: bytes) -> Float[F32, "3"]:
+    """28 bits of the CRC-32 of depth triples as a triple, left of and above any image.
+
+    Readers of the layout round pixels to 16 bits, into which these fit.
+    """
+    high, low = divmod(zlib.crc32(content) & 0xFFFFFFF, _OUTSIDE)
+    return np.array([-_OUTSIDE - high, -_OUTSIDE - low, 0], dtype=np.float32)
+
+
+def _is_checksum(triple: Float[F32, "3"]) -> bool:
+    return bool((triple[:2] <= -_OUTSIDE).all() and triple[2] == 0)

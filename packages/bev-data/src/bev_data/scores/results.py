@@ -10,11 +10,12 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from bev_data.atomic import atomic_path
-from bev_data.errors import InputError, MissingFileError
+from bev_data.errors import InputError
 from bev_data.geometry import boxes_to_frame, invert, matrix_to_quaternion, transform_points
 from bev_data.infos.infos import Infos
 from bev_data.nuscenes.taxonomy import CLASSES
 from bev_data.samples.dataset import select_boxes
+from bev_data.scores.entries import LENGTHS, check_entry, is_sound, read_entries
 
 Results = dict[str, list[dict[str, Any]]]
 
@@ -126,7 +127,7 @@ def from_nuscenes_results(
     known = [entry for entry in entries if entry["detection_name"] in classes]
     fields = {
         name: np.array([entry[name] for entry in known], dtype=np.float64).reshape(-1, length)
-        for name, length in _LENGTHS.items()
+        for name, length in LENGTHS.items()
     }
     boxes = boxes_to_frame(
         invert(keyego2global),
@@ -166,9 +167,7 @@ def ground_truth_results(infos: Infos, classes: Sequence[str] = CLASSES) -> Resu
     return results
 
 
-def check_results(
-    results: Mapping[str, Sequence[Mapping[str, Any]]], tokens: Sequence[str] | None = None
-) -> None:
+def check_results(results: Mapping[str, Sequence[Any]], tokens: Sequence[str] | None = None) -> None:
     """Check what the official evaluation would refuse.
 
     Args:
@@ -188,54 +187,9 @@ def check_results(
     for token, entries in results.items():
         if len(entries) > MAX_BOXES:
             raise InputError(f"a sample must have at most {MAX_BOXES} boxes, got {len(entries)} for {token}")
-        if not _is_sound(token, entries):
+        if not is_sound(token, entries, _ATTRIBUTES, _ATTRIBUTE_NAMES):
             for entry in entries:
-                _check_entry(token, entry)
-
-
-_LENGTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detection_score": 1}
-
-
-def _is_sound(token: str, entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all entries of a sample pass; at once, because a results file may hold millions of them."""
-    try:
-        for field, length in _LENGTHS.items():
-            values = np.array([entry[field] for entry in entries], dtype=np.float64)
-            shape = (len(entries),) if length == 1 else (len(entries), length)
-            if entries and (values.shape != shape or not np.isfinite(values).all()):
-                return False
-            if field == "size" and (values <= 0).any():
-                return False
-        return all(
-            entry["sample_token"] == token
-            and entry["detection_name"] in _ATTRIBUTES
-            and entry["attribute_name"] in _ATTRIBUTE_NAMES
-            for entry in entries
-        )
-    except (KeyError, TypeError, ValueError):
-        return False
-
-
-def _check_entry(token: str, entry: Mapping[str, Any]) -> None:
-    if entry.get("sample_token") != token:
-        raise InputError(f"a box of {token} must carry that sample_token, got {entry.get('sample_token')!r}")
-    for field, length in _LENGTHS.items():
-        try:
-            values = np.atleast_1d(np.asarray(entry.get(field), dtype=np.float64))
-        except (TypeError, ValueError):
-            values = np.full(0, np.nan)
-        if values.shape != (length,) or not np.isfinite(values).all():
-            raise InputError(f"{field} must be {length} finite numbers, got {entry.get(field)!r} for {token}")
-    if min(entry["size"]) <= 0:
-        raise InputError(f"size must be above 0 m, got {entry['size']} for {token}")
-    name, attribute = entry.get("detection_name"), entry.get("attribute_name")
-    if name not in _ATTRIBUTES:
-        raise InputError(f"detection_name must be one of {', '.join(_ATTRIBUTES)}, got {name!r} for {token}")
-    if attribute not in _ATTRIBUTE_NAMES:
-        raise InputError(
-            f"attribute_name must be one of {', '.join(sorted(_ATTRIBUTE_NAMES))} or empty, "
-            f"got {attribute!r} for {token}"
-        )
+                check_entry(token, entry, _ATTRIBUTES, _ATTRIBUTE_NAMES)
 
 
 _ATTRIBUTE_NAMES = {name for pair in _ATTRIBUTES.values() for name in pair} | {
@@ -271,18 +225,9 @@ def read_results(path: Path | str) -> Results:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or no results file.
     """
-    path = Path(path)
+    results = read_entries(Path(path))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFileError(f"the results file {path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the results file must be JSON, got {path} ({error})") from error
-    results = content.get("results") if isinstance(content, dict) else None
-    if not isinstance(results, dict) or not all(isinstance(entries, list) for entries in results.values()):
-        raise InputError(
-            f'a results file must have the form {{"meta": ..., "results": {{sample token: [boxes]}}}}, '
-            f"got {path}"
-        )
-    check_results(results)
+        check_results(results)
+    except InputError as error:
+        raise InputError(f"{error}, in {path}") from None
     return results

@@ -45,6 +45,11 @@ class MovingAverage(WeightAveraging):
         if self._average_model is not None:
             self._average_model.n_averaged.fill_(1)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the weights back that a validation took the place of, for what is saved of a run that ends."""
+        if self._average_model is not None and trainer.validating and not trainer.sanity_checking:
+            self._swap_models(pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the count of a run that goes on."""
         assert self._average_model is not None

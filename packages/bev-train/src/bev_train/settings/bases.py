@@ -14,6 +14,25 @@ from bev_train.settings.find import find_config
 PUBLISHED = Path(__file__).parent / "published.yaml"
 
 
+class _EachKeyOnce(yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses a mapping that says a key twice, of which YAML would take the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping.
+
+        Raises:
+            YAMLError: if a key comes twice.
+        """
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is said twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return dict(super().construct_mapping(node, deep))
+
+
 class Layer(NamedTuple):
     """A config that has been read.
 
@@ -50,7 +69,7 @@ def read_layer(path: Path) -> Layer:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_EachKeyOnce)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"config {path} must be a file of UTF-8 text, got: {one_line(str(error))}"

@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_forty_steps_on_one_key_frame_find_a_box(command, tmp_path, logged):
     options = [

@@ -15,6 +15,8 @@ from bev_train.errors import InputError, explain
 from bev_train.folder import check_room, only_run
 from bev_train.saving import WholeCheckpoints
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = {"state_dict": {"weight": torch.arange(1000.0)}}
 
 

@@ -10,6 +10,8 @@ import time
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 # A callback that sends this process a signal within a chosen hook, at a chosen count of its calls.
 PULL = """
 import os, signal

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 class Cell(NamedTuple):
     """One run; together the cells pair every setting with every other."""

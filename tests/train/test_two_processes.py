@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DOUBLE = ("--trainer.strategy=ddp", "--trainer.devices=2")
 
 

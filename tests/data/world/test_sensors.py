@@ -21,6 +21,8 @@ from bev_data.nuscenes.taxonomy import CATEGORY_TO_CLASS
 from bev_data.world import Scene, View, build_scene, camera_pose, render, scan
 from bev_data.world.street.layout import KINDS
 
+pytestmark = pytest.mark.slow
+
 Points = NDArray[np.float64]
 SIZE = (320, 180)
 KEY_FRAMES = 4

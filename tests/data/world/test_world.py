@@ -13,6 +13,8 @@ from bev_data.world import write_world
 from bev_data.world.database.record import WorldSpec
 from bev_data.world.world import scene_names
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "scenes": 2,
     "image_size": (128, 72),

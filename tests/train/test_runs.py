@@ -114,7 +114,7 @@ def test_prediction_is_a_results_file_the_devkit_accepts(command, trained, world
 
 
 def test_a_part_of_the_predictions_has_a_name_of_its_own(command, trained, tmp_path):
-    options = ["--output", "out", "--trainer.limit_predict_batches", "1", "--pictures.count", "0"]
+    options = ["--output", "out", "--trainer.limit_predict_batches", "0.5", "--pictures.count", "0"]
     result = command("predict", "TINY", "--ckpt_path", trained.checkpoint, *options)
     assert result.code == 0
     assert "results of 2 of 3 key frames: out/predictions.part.json" in result.output

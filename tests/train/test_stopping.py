@@ -109,6 +109,7 @@ def test_accumulated_gradients_are_not_lost(command, pull, tmp_path):
         *RUN,
         "--trainer.accumulate_grad_batches=2",
         "--data.loader.batch_size=1",
+        "--data.bev_aug=null",
         "--trainer.limit_val_batches=0",
     )
     assert command(*run).code == 0
@@ -160,7 +161,8 @@ def test_a_signal_during_imports(config, tmp_path, number, code):
 
 def test_two_processes_stop_together(config, pull, tmp_path):
     words = [str(config) if word == "TINY" else word for word in RUN]
-    distributed = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.loader.batch_size=1"]
+    split = ["--data.loader.batch_size=1", "--data.bev_aug=null"]
+    distributed = ["--trainer.strategy=ddp", "--trainer.devices=2", *split]
     process = start(config, tmp_path, *words, *distributed, *pull("on_train_batch_start", 1))
     _, error = process.communicate(timeout=200)
     assert process.returncode == 143, error

@@ -314,5 +314,5 @@ def _translations(table: pa.Table) -> Float[F64, "m 3"]:
     return np.stack([_numbers(table, name) for name in ("tx_m", "ty_m", "tz_m")], axis=-1)
 
 
-def _micros(nanoseconds: int) -> int:
+def _micros(nanoseconds: int | np.int64) -> int:
     return round(int(nanoseconds) / 1000)

@@ -1,7 +1,8 @@
 """Checks of the repository, each in an environment of its own: `nox -l` lists them, `nox -s test` tests all.
 
-One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`. What follows
-`--` goes on to the tool (pytest, ruff, mypy).
+One cell of the test matrix: `nox -s "test(bev-ops, 3.12)"`; one Python: `nox -s test -p 3.12`; the cells that
+continuous integration runs, those of the main Python: `nox -s test -t ci`. What follows `--` goes on to the
+tool (pytest, ruff, mypy).
 """
 
 import os
@@ -61,7 +62,7 @@ def _cells() -> list[object]:
     cells = [("bev-ops", python) for python in OPS_PYTHONS]
     cells += [(package, python) for package in list(PACKAGES)[1:] for python in PYTHONS]
     return [
-        nox.param(python, package, id=f"{package}, {python}")
+        nox.param(python, package, id=f"{package}, {python}", tags=["ci"] if python == MAIN_PYTHON else [])
         for package, python in [*cells, ("together", MAIN_PYTHON)]
     ]
 

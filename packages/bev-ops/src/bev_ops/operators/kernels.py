@@ -184,7 +184,7 @@ class Kernels:
         context: Tensor,
         projection: Tensor,
         depth_bins: Tensor,
-        grid: list[int],
+        grid: Sequence[int],
         rounding: str,
     ) -> Tensor:
         """See `bev_ops.lift_splat`."""
@@ -211,7 +211,7 @@ class Kernels:
         context: Tensor,
         projection: Tensor,
         depth_bins: Tensor,
-        grid: list[int],
+        grid: Sequence[int],
         rounding: str,
         wanted: list[bool],
     ) -> tuple[Tensor, Tensor]:
@@ -271,7 +271,7 @@ class Kernels:
         cell: Tensor,
         rows: Tensor,
         events: Tensor,
-        grid: list[int],
+        grid: Sequence[int],
     ) -> Tensor:
         """See `bev_ops.LiftSplatPlan.splat`."""
         empty = _is_empty(depth, context)
@@ -293,7 +293,7 @@ class Kernels:
         cell: Tensor,
         rows: Tensor,
         events: Tensor,
-        grid: list[int],
+        grid: Sequence[int],
         wanted: list[bool],
     ) -> tuple[Tensor, Tensor]:
         """Gradients of depth and context, empty where not wanted."""
@@ -319,7 +319,7 @@ class Kernels:
         return coords, coords.new_empty(coords.shape[:2], dtype=torch.int64) if self._cuda else None
 
     @_says_what_did_not_fit
-    def voxel_pooling(self, coords: Tensor, features: Tensor, grid: list[int], rounding: str) -> Tensor:
+    def voxel_pooling(self, coords: Tensor, features: Tensor, grid: Sequence[int], rounding: str) -> Tensor:
         """See `bev_ops.voxel_pooling`."""
         batch, _, channels = features.shape
         bev = self._new_maps(features, (batch, channels, *grid[1:]), compute_dtype(features), zeros=True)
@@ -338,7 +338,7 @@ class Kernels:
         return _as(bev, features.dtype)
 
     @_says_what_did_not_fit
-    def voxel_pooling_backward(self, grad: Tensor, coords: Tensor, grid: list[int], rounding: str) -> Tensor:
+    def voxel_pooling_backward(self, grad: Tensor, coords: Tensor, grid: Sequence[int], rounding: str) -> Tensor:
         """Gradient of the features."""
         values = self._value_dtype(torch.float32, grad)
         out = self._new(grad, (grad.shape[0], coords.shape[1], grad.shape[1]), values)

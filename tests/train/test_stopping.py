@@ -114,7 +114,7 @@ def test_accumulated_gradients_are_not_lost(command, pull, tmp_path):
     )
     assert command(*run).code == 0
     whole = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert command(*run, *pull("on_train_batch_end", 1)).code == 143
+    assert command(*run, "--overwrite=true", *pull("on_train_batch_end", 1)).code == 143
     assert command(*run, "--ckpt_path=last").code == 0
     resumed = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
     assert all(torch.equal(resumed[part][key], whole[part][key]) for part in STATE for key in whole[part])

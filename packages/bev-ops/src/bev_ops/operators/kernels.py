@@ -338,7 +338,9 @@ class Kernels:
         return _as(bev, features.dtype)
 
     @_says_what_did_not_fit
-    def voxel_pooling_backward(self, grad: Tensor, coords: Tensor, grid: Sequence[int], rounding: str) -> Tensor:
+    def voxel_pooling_backward(
+        self, grad: Tensor, coords: Tensor, grid: Sequence[int], rounding: str
+    ) -> Tensor:
         """Gradient of the features."""
         values = self._value_dtype(torch.float32, grad)
         out = self._new(grad, (grad.shape[0], coords.shape[1], grad.shape[1]), values)

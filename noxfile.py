@@ -192,7 +192,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=MAIN_PYTHON, reuse_venv=True)
 def quickstart(session: nox.Session) -> None:
-    """Render a world, train on it, score held-out scenes and draw them (about 15 minutes on two cores)."""
+    """Render a world, train on it, score held-out scenes and draw them (15 to 30 minutes on two cores)."""
     _install(session, tuple(PACKAGES))
     session.run("bev-train", "quickstart", *session.posargs)
 
